@@ -1,0 +1,69 @@
+"""Settings of a compression, checked once, with a JSON round trip."""
+
+import dataclasses
+import re
+
+from tfapprox.decompositions.options import CandidateOptions
+from tfapprox.errors import UserError
+from tfapprox.selection.problem import Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressionConfig:
+    """A budget, a way to spend it, and the sites it may be spent on.
+
+    Attributes:
+      budget: see `Budget`.
+      selector, decompositions, metric: names in `tfapprox.registry`; no metric
+        means the selector's own.
+      include, exclude: regular expressions searched in site names; a site takes
+        part when `include` is found and `exclude` is not.
+      candidates: see `CandidateOptions`.
+      seed: of everything random (generated inputs, randomized SVD).
+    """
+
+    budget: Budget
+    selector: str = "alds"
+    decompositions: tuple[str, ...] = ("svd",)
+    metric: str | None = None
+    include: str = ""
+    exclude: str | None = None
+    candidates: CandidateOptions = CandidateOptions()
+    seed: int = 0
+
+    def __post_init__(self):
+        from tfapprox import registry
+
+        registry.look_up("selector", self.selector)
+        for name in self.decompositions:
+            registry.look_up("decomposition", name)
+        if self.metric is not None:
+            registry.look_up("metric", self.metric)
+        for flag in ("include", "exclude"):
+            _check_regex(flag, getattr(self, flag))
+
+    def admits(self, site: str) -> bool:
+        """Says whether the site's name passes `include` and `exclude`."""
+        excluded = self.exclude is not None and re.search(self.exclude, site)
+        return bool(re.search(self.include, site)) and not excluded
+
+    def to_json(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, body: dict) -> "CompressionConfig":
+        fields = dict(body)
+        fields["budget"] = Budget(**fields["budget"])
+        options = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in fields["candidates"].items()
+        }
+        fields["candidates"] = CandidateOptions(**options)
+        fields["decompositions"] = tuple(fields["decompositions"])
+        return cls(**fields)
+
+
+def _check_regex(flag: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UserError(f"--{flag} {pattern!r} is not a regular expression: {error}") from error
