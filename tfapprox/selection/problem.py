@@ -54,6 +54,21 @@ class CandidateTable:
     def __len__(self) -> int:
         return len(self.configurations)
 
+    @classmethod
+    def join(cls, tables: Sequence["CandidateTable"]) -> "CandidateTable":
+        """Returns the rows of several decompositions' tables of one site as one table."""
+        first = tables[0]
+        if len(tables) == 1:
+            return first
+        return dataclasses.replace(
+            first,
+            configurations=[row for table in tables for row in table.configurations],
+            error=np.concatenate([table.error for table in tables]),
+            cost={
+                kind: np.concatenate([table.cost[kind] for table in tables]) for kind in first.cost
+            },
+        )
+
     def dense_cost(self, kind: CostKind) -> int:
         return getattr(self.dense, kind)
 

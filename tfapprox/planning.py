@@ -1,0 +1,170 @@
+"""From an inspection to a plan, and from a plan to factorizations."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from tfapprox import registry
+from tfapprox.accounting.cost import Cost
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.accounting.site import Site
+from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.errors import UserError
+from tfapprox.rewriters.inspection import Inspection
+from tfapprox.rewriters.plan import Plan, Verdict
+from tfapprox.selection.error_bound import select_error_bound
+from tfapprox.selection.problem import CandidateTable, Problem, Selection
+
+Progress = Callable[[str, int, int], None]
+"""Told of every step as (phase, steps done, steps in all)."""
+
+
+def no_progress(phase: str, done: int, total: int) -> None:
+    """Ignores progress: the default of every function that reports it."""
+
+
+def make_plan(
+    inspection: Inspection,
+    config: CompressionConfig,
+    spectra: SpectrumCache,
+    progress: Progress = no_progress,
+) -> Plan:
+    """Returns the plan that the config's selector makes for a model.
+
+    Raises:
+      UserError: the model has no site, the filters admit none, a kernel is not
+        finite, or the budget is infeasible.
+    """
+    admitted = [site for site in inspection.sites if config.admits(site.name)]
+    if not inspection.sites:
+        raise UserError(f"the model has nothing to factorize: {_why_no_sites(inspection)}")
+    if not admitted:
+        raise UserError(
+            f"--include {config.include!r} and --exclude {config.exclude!r} leave none of the "
+            f"{len(inspection.sites)} sites; the first is called {inspection.sites[0].name!r}"
+        )
+    metric = config.metric or registry.SELECTOR_METRIC[config.selector]
+    tables = []
+    for done, site in enumerate(admitted):
+        progress("planning", done, len(admitted))
+        tables.append(_candidates(site, metric, config, spectra))
+    progress("planning", len(admitted), len(admitted))
+    problem = Problem(tuple(tables), config.budget, _fixed_cost(inspection, admitted))
+    selection = _select(problem, config)
+    by_name = {table.site: table for table in tables}
+    verdicts = tuple(_verdict(site, by_name.get(site.name), selection) for site in inspection.sites)
+    return Plan(verdicts, {**config.to_json(), "metric": metric, "objective": selection.objective})
+
+
+def full_rank_plan(inspection: Inspection, decomposition: str = "svd") -> Plan:
+    """Returns the plan that factorizes every site at full rank: it saves nothing and, but
+    for rounding, changes nothing, which makes it the test of a rewrite."""
+    method = registry.look_up("decomposition", decomposition)
+    verdicts = [
+        Verdict(site.name, site.kind, site.kernel.shape, method.full_rank(site), "", 0.0,
+                site.cost, site.cost)
+        for site in inspection.sites
+    ]  # fmt: skip
+    return Plan(tuple(verdicts), {"decompositions": [decomposition], "full_rank": True})
+
+
+def factorize_plan(
+    inspection: Inspection,
+    plan: Plan,
+    spectra: SpectrumCache,
+    progress: Progress = no_progress,
+) -> tuple[Plan, dict[str, Factorization]]:
+    """Returns the plan with its costs counted on the built stages, and those stages by site.
+
+    The plan may come from a file: nothing in it is trusted but the choices. A site
+    it does not name stays dense.
+
+    Raises:
+      UserError: the plan names a site the model lacks, a kernel of another shape,
+        an unknown decomposition, or settings that do not fit the site.
+    """
+    _check_plan(inspection, plan)
+    planned = {verdict.site: verdict for verdict in plan.verdicts}
+    factorizations: dict[str, Factorization] = {}
+    verdicts = []
+    for done, site in enumerate(inspection.sites):
+        progress("factorizing", done, len(inspection.sites))
+        verdict = planned.get(site.name) or _dense(site, "not in the plan")
+        if verdict.choice is None:
+            verdicts.append(_dense(site, verdict.reason or "the plan keeps it dense"))
+            continue
+        method = registry.look_up("decomposition", verdict.choice.decomposition)
+        built = method.factorize(site, verdict.choice, spectra)
+        factorizations[site.name] = built
+        after = built.cost(site.geometries)
+        verdicts.append(
+            dataclasses.replace(verdict, kind=site.kind, before=site.cost, after=after, reason="")
+        )
+    progress("factorizing", len(inspection.sites), len(inspection.sites))
+    return dataclasses.replace(plan, verdicts=tuple(verdicts)), factorizations
+
+
+def cost_after(inspection: Inspection, plan: Plan) -> Cost:
+    """Returns the whole model's cost once the plan is applied."""
+    sites = sum((verdict.after for verdict in plan.verdicts), Cost())
+    return _fixed_cost(inspection, list(inspection.sites)) + sites
+
+
+def _candidates(
+    site: Site, metric: str, config: CompressionConfig, spectra: SpectrumCache
+) -> CandidateTable:
+    tables = [
+        registry.DECOMPOSITIONS[name].candidates(site, metric, config.candidates, spectra)
+        for name in config.decompositions
+    ]
+    return CandidateTable.join(tables)
+
+
+def _select(problem: Problem, config: CompressionConfig) -> Selection:
+    if config.budget.max_error is not None:
+        return select_error_bound(problem)
+    return registry.SELECTORS[config.selector](problem)
+
+
+def _fixed_cost(inspection: Inspection, admitted: list[Site]) -> Cost:
+    whole, sites = inspection.cost, sum((site.cost for site in admitted), Cost())
+    return Cost(whole.params - sites.params, whole.macs - sites.macs, whole.bytes - sites.bytes)
+
+
+def _verdict(site: Site, table: CandidateTable | None, selection: Selection) -> Verdict:
+    if table is None:
+        return _dense(site, "left out by --include or --exclude")
+    row = selection.rows[site.name]
+    if row is None:
+        return _dense(site, selection.reasons[site.name])
+    after = Cost(**{kind: int(column[row]) for kind, column in table.cost.items()})
+    return Verdict(
+        site.name, site.kind, site.kernel.shape, table.configurations[row], "",
+        float(table.error[row]), site.cost, after,
+    )  # fmt: skip
+
+
+def _dense(site: Site, reason: str) -> Verdict:
+    shape = site.kernel.shape
+    return Verdict(site.name, site.kind, shape, None, reason, 0.0, site.cost, site.cost)
+
+
+def _check_plan(inspection: Inspection, plan: Plan) -> None:
+    sites: Mapping[str, Site] = {site.name: site for site in inspection.sites}
+    for verdict in plan.verdicts:
+        site = sites.get(verdict.site)
+        if site is None:
+            raise UserError(
+                f"the plan names site {verdict.site!r}, which this model lacks; "
+                "make a plan from this model with --save_plan"
+            )
+        if tuple(verdict.kernel_shape) != site.kernel.shape:
+            raise UserError(
+                f"the plan has kernel shape {list(verdict.kernel_shape)} for site {site.name!r}, "
+                f"the model {list(site.kernel.shape)}; make a plan from this model with --save_plan"
+            )
+
+
+def _why_no_sites(inspection: Inspection) -> str:
+    reasons = [f"{kept.name} ({kept.kind}): {kept.reason}" for kept in inspection.kept[:3]]
+    return "; ".join(reasons) or "it has no matrix product or convolution with a static kernel"
