@@ -5,6 +5,7 @@ from typing import Any
 from tfapprox.decompositions.base import Decomposition
 from tfapprox.decompositions.svd import SvdDecomposition
 from tfapprox.errors import UserError
+from tfapprox.metrics import METRICS
 from tfapprox.selection.alds import select_alds
 from tfapprox.selection.energy import select_energy
 from tfapprox.selection.problem import Selector
@@ -18,14 +19,13 @@ SELECTORS: dict[str, Selector] = {
     "uniform": select_uniform,
 }
 
-# What "error" means in the candidate table, and the metric each selector is defined with.
-METRICS = ("operator", "frobenius")
+# The metric each selector is defined with.
 SELECTOR_METRIC = {"alds": "operator", "energy": "frobenius", "uniform": "operator"}
 
 _TABLES: dict[str, Any] = {
     "decomposition": DECOMPOSITIONS,
     "selector": SELECTORS,
-    "metric": dict.fromkeys(METRICS),
+    "metric": METRICS,
 }
 
 

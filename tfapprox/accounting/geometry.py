@@ -18,7 +18,8 @@ class Geometry:
       strides, dilations: per axis, at least 1.
       padding: "SAME" (TensorFlow's: the odd pixel goes to the end), "VALID", or
         explicit ((top, bottom), (left, right)) counts of zeros.
-      input_size: spatial size of the input of one example, in positions.
+      input_size: spatial size of the input of one example, in positions; 0 is what
+        a stage sees whose predecessor does not fit its own input.
     """
 
     strides: Pair = (1, 1)
@@ -27,8 +28,10 @@ class Geometry:
     input_size: Pair = (1, 1)
 
     def __post_init__(self):
-        if min(*self.strides, *self.dilations, *self.input_size) < 1:
-            raise ValueError(f"strides, dilations and input_size must be at least 1, got {self}")
+        if min(*self.strides, *self.dilations) < 1:
+            raise ValueError(f"strides and dilations must be at least 1, got {self}")
+        if min(self.input_size) < 0:
+            raise ValueError(f"input_size must not be negative, got {self.input_size}")
         if isinstance(self.padding, str) and self.padding not in ("SAME", "VALID"):
             raise ValueError(f"padding must be SAME, VALID or explicit pairs, got {self.padding!r}")
 

@@ -1,0 +1,145 @@
+"""Singular values and short-side bases of unfolded kernels, computed once."""
+
+import collections
+import dataclasses
+
+import numpy as np
+
+from tfapprox.accounting.geometry import Pair
+from tfapprox.accounting.site import Site
+from tfapprox.decompositions.unfolding import unfold
+from tfapprox.errors import UserError
+
+_BLOCK_BYTES = 2**24  # of the float64 pieces in which a kernel enters its Gram matrix
+_Key = tuple[str, int, int]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Singular value decomposition of the slices of one unfolded kernel.
+
+    Only the basis of the shorter side is kept; the other factor is a projection,
+    U^T W or W V. So the product at full rank is the kernel to rounding, however
+    inexact the small singular values are.
+
+    Attributes:
+      kernel: [H, W, I, O].
+      scheme, slices: the unfolding.
+      values: float64 [slices, R], singular values in descending order, R = min(F, D).
+      basis: [slices, R, R], orthonormal columns that span the shorter side, in the
+        order of `values`; the kernel's dtype, at least float32.
+    """
+
+    kernel: np.ndarray
+    scheme: int
+    slices: int
+    values: np.ndarray
+    basis: np.ndarray
+
+    @property
+    def kernel_size(self) -> Pair:
+        return self.kernel.shape[0], self.kernel.shape[1]
+
+    def scaled_left(self) -> np.ndarray:
+        """Returns U S, [slices, F, R]: the left singular vectors times their values."""
+        matrices = unfold(self.kernel, self.scheme, self.slices)
+        if matrices.shape[1] <= matrices.shape[2]:
+            return self.basis * self.values[:, None, :].astype(self.basis.dtype)
+        return matrices.astype(self.basis.dtype, copy=False) @ self.basis
+
+    def factors(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the best approximation L R^T of every slice, the values split evenly.
+
+        Returns:
+          L = U sqrt(S), [slices, F, rank], and R = V sqrt(S), [slices, D, rank].
+        """
+        matrices = unfold(self.kernel, self.scheme, self.slices)
+        matrices = matrices.astype(self.basis.dtype, copy=False)
+        basis = self.basis[:, :, :rank]
+        # A value of 0 is scaled like a small one, so that dividing by it stays harmless.
+        floor = self.values.max() * np.finfo(self.basis.dtype).eps
+        values = np.maximum(self.values[:, None, :rank], floor if floor > 0 else 1.0)
+        scale = np.sqrt(values).astype(self.basis.dtype)
+        if matrices.shape[1] <= matrices.shape[2]:
+            return basis * scale, (matrices.swapaxes(1, 2) @ basis) / scale
+        return (matrices @ basis) / scale, basis * scale
+
+
+def gram(matrices: np.ndarray) -> np.ndarray:
+    """Returns A A^T in float64 for every A of `matrices`, [..., n, m] -> [..., n, n].
+
+    A enters in pieces, so that there is never a float64 copy of a large kernel.
+    """
+    columns = matrices.shape[-1]
+    step = max(1, _BLOCK_BYTES * columns // (8 * matrices.size))
+    total: np.ndarray | None = None
+    for start in range(0, columns, step):
+        piece = matrices[..., start : start + step].astype(np.float64)
+        product = piece @ piece.swapaxes(-1, -2)
+        total = product if total is None else np.add(total, product, out=total)
+    assert total is not None
+    return total
+
+
+def compute_spectrum(site: Site, scheme: int, slices: int) -> Spectrum:
+    """Returns the spectrum by the eigenvectors of the short side's Gram matrix.
+
+    Values below about 1e-8 of the largest are rounding noise (the Gram matrix
+    squares them); everything above is exact to float32.
+
+    Raises:
+      UserError: the kernel has NaN or infinite entries.
+    """
+    check_finite(site)
+    matrices = unfold(site.kernel, scheme, slices)
+    short = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.swapaxes(1, 2)
+    eigenvalues, vectors = np.linalg.eigh(gram(short))
+    values = np.sqrt(np.maximum(eigenvalues[:, ::-1], 0.0))
+    dtype = np.result_type(np.float32, site.kernel.dtype)
+    basis = vectors[:, :, ::-1].astype(dtype)
+    return Spectrum(site.kernel, scheme, slices, values, basis)
+
+
+def check_finite(site: Site) -> None:
+    """Raises a UserError that names the site if its kernel has NaN or infinite entries."""
+    if not np.isfinite(site.kernel).all():
+        raise UserError(
+            f"site {site.name}: the kernel has NaN or infinite entries; "
+            f"repair the model or leave the site out with --exclude"
+        )
+
+
+class SpectrumCache:
+    """The spectra of one model's sites; a site's name stands for its kernel.
+
+    Singular values are kept for good. Bases are kept while they fit into `max_bytes`;
+    the ones longest unused go first and are computed anew when asked for.
+    """
+
+    def __init__(self, max_bytes: int = 2**30):
+        self._max_bytes = max_bytes
+        self._values: dict[_Key, np.ndarray] = {}
+        self._spectra: collections.OrderedDict[_Key, Spectrum] = collections.OrderedDict()
+        self._bytes = 0
+
+    def singular_values(self, site: Site, scheme: int = 0, slices: int = 1) -> np.ndarray:
+        """Returns float64 [slices, R], the singular values of every slice, descending."""
+        key = (site.name, scheme, slices)
+        if key not in self._values:
+            self.spectrum(site, scheme, slices)
+        return self._values[key]
+
+    def spectrum(self, site: Site, scheme: int = 0, slices: int = 1) -> Spectrum:
+        """Returns the singular values with the basis of the shorter side."""
+        key = (site.name, scheme, slices)
+        if key in self._spectra:
+            self._spectra.move_to_end(key)
+            return self._spectra[key]
+        spectrum = compute_spectrum(site, scheme, slices)
+        self._values[key] = spectrum.values
+        self._spectra[key] = spectrum
+        self._bytes += spectrum.basis.nbytes
+        while self._bytes > self._max_bytes:
+            _, dropped = self._spectra.popitem(last=False)
+            self._bytes -= dropped.basis.nbytes
+        return spectrum

@@ -1,0 +1,37 @@
+"""The Frobenius norm: what truncation loses is the energy of the tail."""
+
+import numpy as np
+
+from tfapprox.accounting.site import Site
+from tfapprox.decompositions.spectra import Spectrum, SpectrumCache
+
+
+class FrobeniusNorm:
+    """||W||_F, the root of the sum of squares."""
+
+    def norm(self, kernel: np.ndarray) -> float:
+        """Returns ||W||_F, summed in float64."""
+        return float(np.sqrt(np.sum(np.square(kernel), dtype=np.float64)))
+
+    def site_norm(self, site: Site, spectra: SpectrumCache) -> float:
+        """Returns ||W||_F of the site's kernel."""
+        return self.norm(site.kernel)
+
+    def residual_norms(self, spectrum: Spectrum, ranks: np.ndarray) -> np.ndarray:
+        """Returns sqrt(sum_i sum_{r > j} s_{i,r}^2) for every rank j.
+
+        Slices are disjoint columns and unfolding moves entries only, so squares add up.
+        """
+        return np.sqrt(tail_energy(spectrum.values)[ranks])
+
+
+def tail_energy(values: np.ndarray) -> np.ndarray:
+    """Returns float64 [R + 1], entry j the sum of squares of all values beyond rank j.
+
+    Summed from the small end, so that the tail keeps its own precision.
+
+    Args:
+      values: [slices, R], singular values in descending order.
+    """
+    energy = np.sum(np.square(values), axis=0)
+    return np.append(np.cumsum(energy[::-1])[::-1], 0.0)
