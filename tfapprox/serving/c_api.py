@@ -55,17 +55,21 @@ _PROTOTYPES: dict[str, tuple[Any, Sequence[Any]]] = {
     "TF_SetConfig": (None, (_POINTER, _STRING, ctypes.c_size_t, _POINTER)),
     "TF_LoadSessionFromSavedModel": (
         _POINTER,
-        (_POINTER, _POINTER, _STRING, ctypes.POINTER(_STRING), ctypes.c_int)
-        + (_POINTER, ctypes.POINTER(Buffer), _POINTER),
+        (
+            *(_POINTER, _POINTER, _STRING, ctypes.POINTER(_STRING), ctypes.c_int),
+            *(_POINTER, ctypes.POINTER(Buffer), _POINTER),
+        ),
     ),
     "TF_CloseSession": (None, (_POINTER, _POINTER)),
     "TF_DeleteSession": (None, (_POINTER, _POINTER)),
     "TF_GraphOperationByName": (_POINTER, (_POINTER, _STRING)),
     "TF_SessionRun": (
         None,
-        (_POINTER, _POINTER)
-        + (ctypes.POINTER(Output), ctypes.POINTER(_POINTER), ctypes.c_int) * 2
-        + (_POINTER, ctypes.c_int, _POINTER, _POINTER),
+        (
+            *(_POINTER, _POINTER),
+            *(ctypes.POINTER(Output), ctypes.POINTER(_POINTER), ctypes.c_int) * 2,
+            *(_POINTER, ctypes.c_int, _POINTER, _POINTER),
+        ),
     ),
     "TF_AllocateTensor": (
         _POINTER,
