@@ -1,0 +1,13 @@
+"""Settings of the whole suite: hypothesis repeats itself; TensorFlow keeps quiet."""
+
+import os
+
+from hypothesis import settings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+settings.register_profile(
+    "default", derandomize=True, deadline=None, database=None, max_examples=25
+)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
