@@ -47,3 +47,39 @@ def pad_channels(x: Tensor, before: int, after: int, name: str) -> Tensor:
     """
     padding = ((0, 0), (before, after))
     return layers.ZeroPadding2D(padding, data_format="channels_first", name=name)(x)
+
+
+def check_activation(activation: str) -> None:
+    """Raises ValueError for an activation that the families do not know."""
+    if activation not in ("relu", "crelu"):
+        raise ValueError(f"activation must be relu or crelu, got {activation!r}")
+
+
+def concatenate_negative(x: Tensor, name: str) -> Tensor:
+    """Returns [x, -x] along the channels: with a ReLU behind it, a CReLU."""
+    negative = layers.Rescaling(-1.0, name=f"{name}_negative")(x)
+    return layers.Concatenate(name=name)([x, negative])
+
+
+def crelu(x: Tensor, name: str) -> Tensor:
+    """Returns relu([x, -x]), twice as many channels."""
+    return relu(name)(concatenate_negative(x, f"{name}_both"))
+
+
+def crop_channels(x: Tensor, before: int, after: int, name: str) -> Tensor:
+    """Drops channels of [N, H, W, C] at either end, with a stock layer."""
+    cropping = ((0, 0), (before, after))
+    return layers.Cropping2D(cropping, data_format="channels_first", name=name)(x)
+
+
+def depthwise_norm(x: Tensor, name: str, stride: int = 1) -> Tensor:
+    """Applies a 3x3 depthwise convolution and a batch normalisation."""
+    x = layers.DepthwiseConv2D(
+        3,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=name,
+    )(x)
+    return norm(f"{name}_bn")(x)
