@@ -1,0 +1,181 @@
+"""Rewrites a Keras model: chosen layers become chains of stock layers.
+
+One mechanism serves Keras 3 and tf_keras: the model's nodes are replayed on new
+inputs with a copy, or a chain of stages, in place of each layer. (Keras 3 has a
+`clone_model(call_function=...)` that could do most of it; tf_keras has not, and
+neither copies weights nor keeps shared layers shared between nested models.)
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.errors import UserError
+from tfapprox.rewriters.keras_clone import clone_layer, copy_state, copy_trainable
+from tfapprox.rewriters.keras_graph import (
+    check_graph_model,
+    first_argument,
+    input_structure,
+    is_graph_model,
+    layers_by_path,
+    nodes_of,
+    run_graph,
+    tree_of,
+)
+from tfapprox.rewriters.keras_inspection import (
+    canonical_kernel,
+    inspect_keras_model,
+    reason_to_keep,
+)
+from tfapprox.rewriters.keras_stages import StageLayer, stage_layers
+
+__all__ = ["inspect_keras_model", "rewrite_keras_model"]
+
+
+def rewrite_keras_model(model: Any, replacements: Mapping[str, Factorization]) -> Any:
+    """Returns a new model in which each named site is a chain of stock layers.
+
+    The result has the flavour, kind, names, inputs, outputs, dtype policies and
+    trainability of `model`, and bit for bit its other weights. The two share no
+    layer and no variable. It is not compiled: an optimizer's slots belong to the
+    old variables, so compile it anew to train it.
+
+    Args:
+      model: Sequential or Functional; never changed.
+      replacements: site name, as `inspect_keras_model` has it, to stages.
+
+    Raises:
+      UserError: a subclassed model, an unknown site, stages that do not fit a
+        site, or a layer that can't be made anew from its config.
+    """
+    keras = check_graph_model(model)
+    by_layer = _match(model, replacements)
+    rebuild = _Rebuild(keras, by_layer)
+    new_model = rebuild.model(model)
+    rebuild.copy_weights()
+    return new_model
+
+
+def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, Factorization]:
+    """Returns id(layer) -> factorization after checking names and shapes."""
+    layers = layers_by_path(model)
+    matched = {}
+    for path, factorization in replacements.items():
+        if path not in layers:
+            raise UserError(f"model {model.name!r} has no site {path!r}: see inspect_keras_model")
+        reason = reason_to_keep(layers[path])
+        if reason is not None:
+            raise UserError(f"{path!r} is no site: {reason or 'it has no kernel'}")
+        expected = canonical_kernel(layers[path]).shape
+        found = factorization.reconstruct().shape
+        if found != expected:
+            raise UserError(f"site {path!r} has a kernel {expected}; its stages compose to {found}")
+        matched[id(layers[path])] = factorization
+    return matched
+
+
+class _Rebuild:
+    """One rebuilding of a model; remembers what each layer became, so sharing is kept."""
+
+    def __init__(self, keras: Any, replacements: dict[int, Factorization]):
+        self._keras = keras
+        self._replacements = replacements
+        self._chains: dict[int, list[StageLayer]] = {}
+        self._clones: dict[int, Any] = {}
+        # What became of what, in order of creation: inner layers before their model.
+        self._pairs: list[tuple[Any, Any]] = []
+        self._names: set[str] = set()
+
+    def model(self, model: Any) -> Any:
+        """Returns the model made anew, nested models first; weights are copied later."""
+        if id(model) in self._clones:
+            return self._clones[id(model)]
+        self._names |= {layer.name for layer, *_ in nodes_of(model)}
+        tree = tree_of(self._keras)
+        inputs = tree.pack_sequence_as(
+            input_structure(model), [_new_input(x) for x in model.inputs]
+        )
+        if isinstance(model, self._keras.Sequential):
+            # Not called here: Sequential calls its layers itself, and once is enough.
+            calls = (
+                (layer, first_argument(args, kwargs)) for layer, args, kwargs, _ in nodes_of(model)
+            )
+            layers = [new for layer, x in calls for new in self._stand_ins(layer, tuple(x.shape))]
+            new_model = type(model)([*tree.flatten(inputs), *layers], name=model.name)
+        else:
+            outputs = run_graph(model, inputs, self._call)
+            # Classes of one's own are told apart in `is_graph_model`; this one takes a graph.
+            new_model = type(model)(inputs, outputs, name=model.name)
+        self._clones[id(model)] = new_model
+        self._pairs.append((model, new_model))
+        return new_model
+
+    def _call(self, layer: Any, args: tuple, kwargs: dict) -> Any:
+        if id(layer) not in self._replacements:
+            return self._clone(layer)(*args, **kwargs)
+        x = first_argument(args, kwargs)
+        for new_layer in self._stand_ins(layer, tuple(x.shape)):
+            x = new_layer(x)
+        return x
+
+    def _stand_ins(self, layer: Any, input_shape: tuple) -> list[Any]:
+        """Returns the new layers, to be called in turn, in place of `layer`."""
+        if id(layer) not in self._replacements:
+            return [self._clone(layer)]
+        return [stage.layer for stage in self._chain(layer, input_shape)]
+
+    def _clone(self, layer: Any) -> Any:
+        if is_graph_model(layer):
+            return self.model(layer)
+        if id(layer) not in self._clones:
+            self._clones[id(layer)] = clone_layer(layer)
+            self._pairs.append((layer, self._clones[id(layer)]))
+        return self._clones[id(layer)]
+
+    def _chain(self, layer: Any, input_shape: tuple) -> list[StageLayer]:
+        if id(layer) not in self._chains:
+            chain = stage_layers(
+                layer, self._replacements[id(layer)], input_shape, self._unused_name
+            )
+            self._chains[id(layer)] = chain
+            self._pairs += [(layer, stage.layer) for stage in chain]
+        return self._chains[id(layer)]
+
+    def _unused_name(self, name: str) -> str:
+        count, unused = 1, name
+        while unused in self._names:
+            unused = f"{name}_{count}"
+            count += 1
+        self._names.add(unused)
+        return unused
+
+    def copy_weights(self) -> None:
+        """Fills the new layers with state; trainability first, as it orders weights."""
+        layer_class = self._keras.layers.Layer
+        pairs = [pair for pair in self._pairs if isinstance(pair[0], layer_class)]
+        for source, target in reversed(pairs):
+            if is_graph_model(source) or id(source) in self._replacements:
+                target.trainable = source.trainable
+            else:
+                copy_trainable(source, target)
+        for source, target in pairs:
+            if not is_graph_model(source) and id(source) not in self._replacements:
+                copy_state(source, target)
+        sources = {id(source): source for source, _ in pairs}
+        for key, chain in self._chains.items():
+            _fill(sources[key], chain)
+
+
+def _fill(layer: Any, chain: list[StageLayer]) -> None:
+    """Gives a chain its kernels and the layer's bias."""
+    for stage in chain:
+        if stage.kernel is not None:
+            stage.layer.weights[0].assign(stage.kernel)
+    if layer.bias is not None:
+        chain[-1].layer.bias.assign(layer.bias)
+
+
+def _new_input(symbol: Any) -> Any:
+    """Returns a new symbolic input like this one, of the same name."""
+    layer = symbol._keras_history[0]
+    return type(layer).from_config(layer.get_config()).output
