@@ -122,6 +122,10 @@ class SpectrumCache:
         self._spectra: collections.OrderedDict[_Key, Spectrum] = collections.OrderedDict()
         self._bytes = 0
 
+    def holds(self, site: Site, scheme: int = 0, slices: int = 1) -> bool:
+        """Says whether these singular values are known already."""
+        return (site.name, scheme, slices) in self._values
+
     def singular_values(self, site: Site, scheme: int = 0, slices: int = 1) -> np.ndarray:
         """Returns float64 [slices, R], the singular values of every slice, descending."""
         key = (site.name, scheme, slices)

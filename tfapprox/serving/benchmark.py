@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +55,11 @@ class LatencyRequest:
 
     @classmethod
     def from_json(cls, body: Mapping) -> "LatencyRequest":
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
-        return cls(**{**fields, "options": TimingOptions(**body["options"])})
+        fields: dict[str, Any] = dict(body)
+        fields["batch_sizes"] = tuple(fields["batch_sizes"])
+        fields["tags"] = tuple(fields["tags"])
+        fields["options"] = TimingOptions(**fields["options"])
+        return cls(**fields)
 
 
 def measure_saved_models(request: LatencyRequest, inputs: Inputs) -> tuple[Latency, ...]:
@@ -71,7 +76,9 @@ def measure_saved_models(request: LatencyRequest, inputs: Inputs) -> tuple[Laten
       UserError: a model can't be loaded or run, by neither loader.
     """
     with tempfile.TemporaryDirectory(prefix="tfapprox-latency-") as folder:
-        stored = {key: _storable(np.asarray(array)) for key, array in inputs.items()}
+        stored: dict[str, Any] = {
+            key: _storable(np.asarray(array)) for key, array in inputs.items()
+        }
         np.savez(os.path.join(folder, "inputs.npz"), **stored)
         with open(os.path.join(folder, "request.json"), "w") as file:
             json.dump(dataclasses.asdict(request), file)
@@ -112,8 +119,8 @@ def _measure(folder: str) -> list[Latency]:
         loader, (original, compressed) = _runs(request, paths, batches[0], stack)
         return [
             compare_latency(
-                lambda batch=batch: original(batch),
-                lambda batch=batch: compressed(batch),
+                partial(original, batch),
+                partial(compressed, batch),
                 size,
                 request.options,
                 threads=request.threads,
@@ -138,7 +145,7 @@ def _runs(
             session.run(batch, request.signature)  # some models load but can't run
     except LoadError:
         return "Python", [_python_run(request, path) for path in paths]
-    return "C++", [lambda b, s=session: s.run(b, request.signature) for session in sessions]
+    return "C++", [partial(session.run, signature=request.signature) for session in sessions]
 
 
 def _python_run(request: LatencyRequest, path: str) -> Run:
@@ -164,7 +171,7 @@ def _python_run(request: LatencyRequest, path: str) -> Run:
 
 def _main(folder: str) -> None:
     try:
-        answer = {"latency": [latency.to_json() for latency in _measure(folder)]}
+        answer: dict[str, Any] = {"latency": [latency.to_json() for latency in _measure(folder)]}
     except UserError as error:
         answer = {"error": str(error)}
     with open(os.path.join(folder, "answer.json"), "w") as file:

@@ -89,10 +89,7 @@ class CcSession:
         if self._session is None:
             raise LoadError(f"the session of {self.path} is closed")
         chosen = find_signature(self.signatures, signature, self.path)
-        feeds = {key: _checked(key, spec, inputs) for key, spec in chosen.inputs.items()}
-        unknown = sorted(set(inputs) - set(feeds))
-        if unknown:
-            raise UserError(f"no input {unknown[0]!r}; {signature} takes {sorted(feeds)}")
+        feeds = check_inputs(inputs, chosen, signature)
         specs = [(key, chosen.inputs[key]) for key in feeds]
         sources = self._endpoints(specs)
         targets = self._endpoints(list(chosen.outputs.items()))
@@ -117,9 +114,9 @@ class CcSession:
                 *(targets, results, len(targets), None, 0, None, status),
             )
         try:
-            return [c_api.from_tensor(result) for result in results]
+            return [c_api.from_tensor(result) for result in results if result]
         finally:
-            for result in results:
+            for result in filter(None, results):
                 c_api.free_tensor(result)
 
     def _endpoints(self, specs: Sequence[tuple[str, TensorSpec]]) -> ctypes.Array:
@@ -166,6 +163,21 @@ def find_signature(signatures: Mapping[str, Signature], name: str, path: str) ->
             f"{path} has no signature {name!r}; it has {', '.join(sorted(signatures)) or 'none'}"
         )
     return signatures[name]
+
+
+def check_inputs(
+    inputs: Mapping[str, np.ndarray], signature: Signature, name: str
+) -> dict[str, np.ndarray]:
+    """Returns the arrays for a signature, called `name` in messages, in its order.
+
+    Raises:
+      UserError: missing or extra keys, or an array that does not fit.
+    """
+    feeds = {key: _checked(key, spec, inputs) for key, spec in signature.inputs.items()}
+    unknown = sorted(set(inputs) - set(feeds))
+    if unknown:
+        raise UserError(f"no input {unknown[0]!r}; {name} takes {sorted(feeds)}")
+    return feeds
 
 
 def _checked(key: str, spec: TensorSpec, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
