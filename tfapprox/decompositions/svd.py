@@ -114,26 +114,24 @@ def _saving_ranks(
       ranks, int64 [n] ascending, and their params, MACs and bytes, int64 [3, n].
     """
     full = min(matrix_shape(site.kernel.shape, scheme, slices))
-    multiples = np.arange(multiple, full + 1, multiple)
-    powers = 2 ** np.arange(max(0, (multiple - 1).bit_length()))
-    for ranks in (multiples, powers[powers <= full]):
-        cost = _two_stage_cost(site, scheme, slices, ranks)
-        saves = (cost.params < site.cost.params) | (cost.macs < site.cost.macs)
-        if saves.any():
+    unit, dense = _cost_of_one_rank(site, scheme, slices), site.cost
+    powers = 2 ** np.arange((multiple - 1).bit_length())
+    for ranks in (np.arange(multiple, full + 1, multiple), powers[powers <= full]):
+        saves = (ranks * unit.params < dense.params) | (ranks * unit.macs < dense.macs)
+        if np.any(saves):
             break
-    columns = np.array([cost.params, cost.macs, cost.bytes], np.int64)
-    return ranks[saves], columns[:, saves]
+    ranks = ranks[saves]
+    return ranks, np.array([[unit.params], [unit.macs], [unit.bytes]]) * ranks
 
 
-def _two_stage_cost(site: Site, scheme: int, slices: int, ranks: np.ndarray) -> Cost:
-    """Returns the cost of the two stages, a column over ranks."""
+def _cost_of_one_rank(site: Site, scheme: int, slices: int) -> Cost:
+    """Returns what each rank costs: every entry and MAC of both stages has one."""
     first_axes, second_axes = right_axes(scheme), left_axes(scheme)
-    inner = slices * ranks
     first = StageShape(
-        held_taps(site.kernel_size, first_axes), site.in_channels, inner, slices, first_axes
+        held_taps(site.kernel_size, first_axes), site.in_channels, slices, slices, first_axes
     )
     second = StageShape(
-        held_taps(site.kernel_size, second_axes), inner, site.out_channels, 1, second_axes
+        held_taps(site.kernel_size, second_axes), slices, site.out_channels, 1, second_axes
     )
     return chain_cost([first, second], site.geometries, site.kernel.dtype.itemsize)
 

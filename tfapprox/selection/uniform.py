@@ -47,21 +47,21 @@ def _largest_common_ratio(frontiers: list[Frontier], limit: float) -> float:
     One pass over all rows by rising ratio: each adds what its site's previous row
     cost less.
     """
+    if not frontiers:
+        return 1.0
     steps = [_steps(f) for f in frontiers]
-    ratio = np.concatenate([s[1:] / s[-1] for s in steps] or [np.empty(0)])
+    ratio = np.concatenate([s / s[-1] for s in steps])
     order = np.argsort(ratio, kind="stable")
     ratio = ratio[order]
-    added = np.concatenate([np.diff(s) for s in steps] or [np.empty(0)])[order]
+    added = np.concatenate([np.diff(s, prepend=s[0]) for s in steps])[order]
     total = sum(int(s[0]) for s in steps) + np.cumsum(added)
     # Sites of the same shape move together: a ratio is affordable if its last row is.
     last = np.searchsorted(ratio, ratio, side="right") - 1
     affordable = np.flatnonzero(total[last] <= limit)
-    return float(ratio[affordable[-1]]) if len(affordable) else 0.0
+    return float(ratio[affordable[-1]])
 
 
 def _best_within(frontier: Frontier, ratio: float) -> int | None:
     steps = _steps(frontier)
-    index = int(np.searchsorted(steps / steps[-1], ratio, side="right")) - 1
-    if index == len(frontier.rows):
-        return None
-    return int(frontier.rows[::-1][max(index, 0)])
+    index = max(0, int(np.searchsorted(steps / steps[-1], ratio, side="right")) - 1)
+    return None if index == len(frontier.rows) else int(frontier.rows[::-1][index])

@@ -1,0 +1,32 @@
+"""Selection by trying everything."""
+
+import itertools
+
+import numpy as np
+
+
+def best_largest_error(problem):
+    """Returns the smallest largest error of any choice within the limit; inf if there is none."""
+    kind, best = problem.budget.kind, np.inf
+    options = []
+    for table in problem.tables:
+        rows = [(0.0, table.dense_cost(kind))]
+        rows += [
+            (error, cost)
+            for error, cost in zip(table.error, table.cost[kind], strict=True)
+            if cost < table.dense_cost(kind)
+        ]
+        options.append(rows)
+    for choice in itertools.product(*options):
+        if sum(cost for _, cost in choice) <= problem.limit:
+            best = min(best, max((error for error, _ in choice), default=0.0))
+    return best
+
+
+def floor_ratio(problem):
+    """Returns the smallest share of the whole model's cost that any choice reaches."""
+    kind = problem.budget.kind
+    fixed = getattr(problem.fixed, kind)
+    least = sum(min([t.dense_cost(kind), *t.cost[kind]]) for t in problem.tables)
+    dense = sum(t.dense_cost(kind) for t in problem.tables)
+    return (fixed + least) / (fixed + dense)
