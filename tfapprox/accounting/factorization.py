@@ -19,11 +19,18 @@ class Stage:
         output channels; `groups == in_channels` is depthwise.
       axes: which spatial axes (height, width) this stage holds; see
         `Geometry.restrict`.
+      input_order: int [in_channels] or None: the stage's input channel i is channel
+        `input_order[i]` of what comes in, as in `take(x, input_order, axis=-1)`.
+        Clustered channels become blocks for `groups` this way.
     """
 
     kernel: np.ndarray
     groups: int = 1
     axes: tuple[bool, bool] = (True, True)
+    input_order: np.ndarray | None = None
+
+    def __post_init__(self):
+        _check_order("input_order", self.input_order, self.kernel.shape[2] * self.groups)
 
     @property
     def shape(self) -> StageShape:
@@ -33,9 +40,7 @@ class Stage:
         )
 
     def ungrouped(self) -> np.ndarray:
-        """Returns the kernel with groups spelled out as zeros, [H, W, I, O]."""
-        if self.groups == 1:
-            return self.kernel
+        """Returns the kernel with groups spelled out as zeros and no input order, [H, W, I, O]."""
         height, width, fan_in, out_channels = self.kernel.shape
         fan_out = out_channels // self.groups
         full = np.zeros((height, width, fan_in * self.groups, out_channels), self.kernel.dtype)
@@ -43,16 +48,49 @@ class Stage:
             rows = slice(group * fan_in, (group + 1) * fan_in)
             columns = slice(group * fan_out, (group + 1) * fan_out)
             full[:, :, rows, columns] = self.kernel[:, :, :, columns]
+        if self.input_order is not None:
+            full[:, :, self.input_order] = full.copy()
         return full
+
+    def after(self, composed: np.ndarray) -> np.ndarray:
+        """Returns the kernel of this stage applied to the output of one of kernel `composed`.
+
+        A matrix product over the channels between them, group by group.
+
+        Args:
+          composed: [height, width, in, out]; `out` is this stage's in_channels. On each
+            axis one of the two kernels has one tap.
+        """
+        height, width, in_channels, _ = composed.shape
+        taps_y, taps_x, fan_in, out_channels = self.kernel.shape
+        if self.input_order is not None:
+            composed = composed[..., self.input_order]
+        left = composed.reshape(-1, self.groups, fan_in).swapaxes(0, 1)
+        right = self.kernel.reshape(taps_y * taps_x, fan_in, self.groups, -1)
+        right = right.transpose(2, 1, 0, 3).reshape(self.groups, fan_in, -1)
+        product = (left @ right).reshape(
+            self.groups, height, width, in_channels, taps_y, taps_x, out_channels // self.groups
+        )
+        return product.transpose(1, 4, 2, 5, 3, 0, 6).reshape(
+            height * taps_y, width * taps_x, in_channels, out_channels
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Factorization:
-    """A chain of stages in the order of execution; the last one carries bias and activation."""
+    """A chain of stages in the order of execution; the last one carries bias and activation.
+
+    Attributes:
+      stages: at least one; each spatial axis is held by exactly one.
+      output_order: int [out_channels] or None: the site's output channel o is channel
+        `output_order[o]` of the last stage's output, before bias and activation.
+    """
 
     stages: tuple[Stage, ...]
+    output_order: np.ndarray | None = None
 
     def __post_init__(self):
+        _check_order("output_order", self.output_order, self.stages[-1].kernel.shape[3])
         for axis in (0, 1):
             holders = sum(stage.axes[axis] for stage in self.stages)
             wide = [s for s in self.stages if s.kernel.shape[axis] > 1 and not s.axes[axis]]
@@ -71,15 +109,15 @@ class Factorization:
     def reconstruct(self) -> np.ndarray:
         """Returns the one dense kernel [H, W, I, O] that the chain of stages equals.
 
-        Each spatial axis has taps in one stage only, so composing kernels is a
-        matrix product over the channels between them.
+        Each spatial axis has taps in one stage only, so composing kernels takes
+        products over channels and no convolution.
         """
         composed = self.stages[0].ungrouped()
         for stage in self.stages[1:]:
-            kernel = stage.ungrouped()
-            product = np.einsum("hwir,xyro->hxwyio", composed, kernel, optimize=True)
-            height, more_height, width, more_width, in_channels, out_channels = product.shape
-            composed = product.reshape(
-                height * more_height, width * more_width, in_channels, out_channels
-            )
-        return composed
+            composed = stage.after(composed)
+        return composed if self.output_order is None else composed[..., self.output_order]
+
+
+def _check_order(name: str, order: np.ndarray | None, channels: int) -> None:
+    if order is not None and not np.array_equal(np.sort(order), np.arange(channels)):
+        raise ValueError(f"{name} must be a permutation of {channels} channels, got {order}")

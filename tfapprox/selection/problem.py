@@ -42,6 +42,9 @@ class CandidateTable:
       cost: the columns params, macs, bytes, each int64 [rows].
       dense: cost of the site as it is.
       norm: ||W|| in the metric, so that absolute errors can be had.
+      noise_ranks: one mapping a row, or none at all: for each rank among the row's
+        settings, the rank at which EVBMF draws the line between signal and noise.
+        Empty for rows whose method has no such notion.
     """
 
     site: str
@@ -50,6 +53,7 @@ class CandidateTable:
     cost: Mapping[CostKind, np.ndarray]
     dense: Cost
     norm: float
+    noise_ranks: Sequence[Mapping[str, int]] = ()
 
     def __len__(self) -> int:
         return len(self.configurations)
@@ -67,6 +71,9 @@ class CandidateTable:
             cost={
                 kind: np.concatenate([table.cost[kind] for table in tables]) for kind in first.cost
             },
+            noise_ranks=[
+                row for table in tables for row in table.noise_ranks or [{}] * len(table)
+            ],
         )
 
     def dense_cost(self, kind: CostKind) -> int:
