@@ -191,3 +191,14 @@ def _messages() -> dict[str, Any]:
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tfapprox.{name}"))
         for name in _FIELDS
     }
+
+
+def default_signature(signatures: Mapping[str, Signature]) -> str:
+    """Returns the name of the signature that counts when none is named.
+
+    Raises:
+      UserError: there is no signature at all.
+    """
+    if not signatures:
+        raise UserError("the SavedModel has no signature to run; export it with one")
+    return "serving_default" if "serving_default" in signatures else min(signatures)
