@@ -99,8 +99,7 @@ class Report:
                 before=ModelSize(**body["before"]),
                 after=ModelSize(**body["after"]),
                 environment=Environment(**body["environment"]),
-                verification=body["verification"]
-                and Verification.from_json(body["verification"]),
+                verification=body["verification"] and Verification.from_json(body["verification"]),
                 latency=tuple(Latency.from_json(latency) for latency in body["latency"]),
                 spectra=tuple(SiteSpectrum.from_json(spectrum) for spectrum in body["spectra"]),
                 notes=tuple(body["notes"]),

@@ -1,0 +1,35 @@
+"""Numbers as people read them."""
+
+_STEPS = ("", "k", "M", "G", "T")
+
+
+def count(value: float) -> str:
+    """Returns a count in three digits, e.g. 25.6M."""
+    for step in _STEPS[:-1]:
+        if abs(value) < 999.5:
+            return f"{value:.3g}{step}"
+        value /= 1000
+    return f"{value:.3g}{_STEPS[-1]}"
+
+
+def size(value: float) -> str:
+    """Returns bytes in decimal units, e.g. 1.5 MB."""
+    text = count(value)
+    unit = text[-1] if text[-1].isalpha() else ""
+    return f"{text.removesuffix(unit)} {unit}B"
+
+
+def share(part: float, whole: float) -> str:
+    """Returns a part of a whole in percent, "-" of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+
+
+def error(value: float | None) -> str:
+    """Returns a relative error, "-" where there is none."""
+    return (
+        "-" if value is None else f"{value:.3g}" if value >= 1e-3 or not value else f"{value:.1e}"
+    )
