@@ -123,14 +123,14 @@ def test_dense_conv1d_and_einsum_agree_at_every_rank_of_input(keras):
     outputs = []
     for name in ways:
         outputs += [
-            layers.Dense(5, activation="relu", name=f"vector_{name}")(vector),
+            layers.Dense(5, activation="tanh", name=f"vector_{name}")(vector),
             layers.Dense(5, name=f"tokens_{name}")(tokens),
             layers.Conv1D(4, 3, padding="causal", dilation_rate=2, name=f"causal_{name}")(tokens),
             layers.Conv1D(4, 3, padding="same", strides=2, name=f"same_{name}")(tokens),
-            layers.EinsumDense("abc,cde->abde", (None, 2, 3), bias_axes="de", name=f"heads_{name}")(
+            layers.EinsumDense("abc,cde->abde", (10, 2, 3), bias_axes="de", name=f"heads_{name}")(
                 tokens
             ),
-            layers.EinsumDense("...x,xy->...y", 5, activation="relu", name=f"dots_{name}")(vector),
+            layers.EinsumDense("...x,xy->...y", 5, activation="tanh", name=f"dots_{name}")(vector),
         ]
     model = randomize(keras.Model([tokens, vector], outputs))
     inspection = inspect_keras_model(model)

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+import types
+import warnings
 from typing import Any
 
 from tfapprox.errors import UserError
@@ -22,7 +24,7 @@ def clone_layer(layer: Any) -> Any:
     classes = {type(x).__name__: type(x) for x in inner}
     try:
         with keras.utils.custom_object_scope(classes):
-            config = layer.get_config()
+            config = live_config(layer)
             if isinstance(layer, keras.layers.Lambda):
                 return _clone_lambda(layer, config)
             return type(layer).from_config(config)
@@ -32,6 +34,19 @@ def clone_layer(layer: Any) -> Any:
             f"{type(error).__name__}: {' '.join(str(error).split())[:200]}; give it a get_config, "
             "or export the model and compress the SavedModel"
         ) from error
+
+
+def live_config(layer: Any) -> dict[str, Any]:
+    """Returns the layer's config with its functions as they are, not serialized.
+
+    So an activation of one's own needs no registry, and a lambda is never pickled.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "includes a lambda": what it warns of is replaced
+        config = dict(layer.get_config())
+    # "function" is the name of a TensorFlow operation, or `_clone_lambda`'s business.
+    functions = {key: getattr(layer, key, None) for key in config if key != "function"}
+    return config | {k: f for k, f in functions.items() if isinstance(f, types.FunctionType)}
 
 
 def _clone_lambda(layer: Any, config: dict) -> Any:
@@ -59,7 +74,9 @@ def copy_state(source: Any, target: Any) -> None:
     Raises:
       UserError: the clone came out with other variables.
     """
-    old_variables, new_variables = source.variables, target.variables
+    old_variables, new_variables = (
+        [v for v in x.variables if hasattr(v, "assign")] for x in (source, target)
+    )
     old_shapes, new_shapes = ([tuple(v.shape) for v in x] for x in (old_variables, new_variables))
     if old_shapes != new_shapes:
         raise UserError(

@@ -129,6 +129,14 @@ def run_graph(model: Any, inputs: Any, call: Call) -> Any:
     return tree.map_structure(fill_in, output_structure(model))
 
 
+def weights_of(layer: Any) -> list[Any]:
+    """Returns the layer's or model's variables, less what tf_keras counts as a weight too.
+
+    (A string look-up lists a handle of its vocabulary, which has no shape.)
+    """
+    return [w for w in getattr(layer, "weights", ()) if hasattr(w, "shape")]
+
+
 def first_argument(args: tuple, kwargs: dict) -> Any:
     """Returns what a layer was called on."""
     return args[0] if args else kwargs["inputs"]

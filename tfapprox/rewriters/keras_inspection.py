@@ -12,7 +12,7 @@ from tfapprox.accounting.geometry import Geometry, Padding
 from tfapprox.accounting.site import Kind, Site
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.keras_einsum import read_equation
-from tfapprox.rewriters.keras_graph import check_graph_model, flavour_of, layers_by_path
+from tfapprox.rewriters.keras_graph import check_graph_model, flavour_of, layers_by_path, weights_of
 from tfapprox.rewriters.keras_trace import LayerCall, Shape, has_unknown_sizes, trace_calls
 
 ASSUMED_SIZE = 64
@@ -48,13 +48,13 @@ def inspect_keras_model(model: Any, assumed_size: int = ASSUMED_SIZE) -> Inspect
         elif reason:
             cost = _kept_cost(layer, calls[id(layer)])
             kept.append(KeptOperation(path, type(layer).__name__, reason, cost))
-    param_bytes = sum(math.prod(w.shape) * tf.as_dtype(w.dtype).size for w in model.weights)
+    param_bytes = sum(math.prod(w.shape) * tf.as_dtype(w.dtype).size for w in weights_of(model))
     return Inspection(tuple(sites), tuple(kept), model.count_params(), param_bytes, tuple(notes))
 
 
 def reason_to_keep(layer: Any) -> str | None:
     """Returns None for a site, "" for a layer without kernels, else why it is kept."""
-    if not any(len(w.shape) > 1 for w in getattr(layer, "weights", ())):
+    if not any(len(w.shape) > 1 for w in weights_of(layer)):
         return ""
     keras = flavour_of(layer)
     if site_kind(keras, layer) is None:
@@ -147,7 +147,7 @@ def _positions(layer: Any, shape: Shape) -> tuple[int, ...]:
 
 def _kept_cost(layer: Any, calls: list[LayerCall]) -> Cost:
     """Returns the kernels' cost; MACs only of layers whose kernels see every position."""
-    kernels = [w for w in layer.weights if len(w.shape) > 1]
+    kernels = [w for w in weights_of(layer) if len(w.shape) > 1]
     params = sum(math.prod(w.shape) for w in kernels)
     byte_count = sum(math.prod(w.shape) * tf.as_dtype(w.dtype).size for w in kernels)
     kind = type(layer).__name__

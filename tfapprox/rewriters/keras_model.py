@@ -29,6 +29,9 @@ from tfapprox.rewriters.keras_inspection import (
 )
 from tfapprox.rewriters.keras_stages import StageLayer, stage_layers
 
+# Layers that tf_keras puts behind `model.add_loss(tensor)` and `model.add_metric`.
+_SIDE_LAYERS = ("AddLoss", "AddMetric")
+
 __all__ = ["inspect_keras_model", "rewrite_keras_model"]
 
 
@@ -90,6 +93,11 @@ class _Rebuild:
         """Returns the model made anew, nested models first; weights are copied later."""
         if id(model) in self._clones:
             return self._clones[id(model)]
+        if any(type(layer).__name__ in _SIDE_LAYERS for layer, *_ in nodes_of(model)):
+            raise UserError(
+                f"model {model.name!r} has a loss or metric in its graph (add_loss, add_metric), "
+                "which lies off the way to its outputs: add it to the rewritten model instead"
+            )
         self._names |= {layer.name for layer, *_ in nodes_of(model)}
         tree = tree_of(self._keras)
         inputs = tree.pack_sequence_as(

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError
+from tfapprox.rewriters.keras_clone import live_config
 from tfapprox.rewriters.keras_einsum import Contraction, read_equation
 from tfapprox.rewriters.keras_graph import flavour_of
 from tfapprox.rewriters.keras_inspection import site_kind
@@ -72,7 +73,7 @@ def _contraction(layer: Any) -> Contraction:
 
 def _config(layer: Any, last: bool) -> dict[str, Any]:
     """Returns the layer's config with live objects, so that custom ones need no registry."""
-    config = dict(layer.get_config())
+    config = live_config(layer)
     config.pop("batch_input_shape", None)
     config["kernel_regularizer"] = layer.kernel_regularizer
     config["kernel_constraint"] = None
@@ -132,8 +133,8 @@ def _product_stage(
     sizes = dict(zip(equation.kernel, layer.kernel.shape, strict=True))
     sizes |= {before: kernel.shape[0], after: kernel.shape[1]}
     if not last:
-        open_axes = () if kept == "..." else (None,) * (len(kept) - 1)
-        config["output_shape"] = (*open_axes, kernel.shape[1])
+        positions = () if kept == "..." else tuple(config["output_shape"])[: len(kept) - 1]
+        config["output_shape"] = (*positions, kernel.shape[1])
     kernel = kernel.reshape([sizes[label] for label in inputs + outputs])
     return [StageLayer(type(layer).from_config(config), kernel)]
 
