@@ -16,7 +16,6 @@ from tools.imports import imports_of
 
 TOPS = ("tfapprox", "tests", "tools", "experiments", "benchmarks")
 RUNNER = pathlib.PurePath("tests/pytest_runner.py")
-CONFTEST = pathlib.PurePath("tests/conftest.py")
 # They read the checkout itself, which a Bazel sandbox does not hold.
 MANUAL = "tests/house"
 DATA_SUFFIXES = {".css", ".html", ".j2", ".js", ".json", ".npz", ".typed"}
@@ -126,7 +125,7 @@ def _target(source: Source, sources: dict[pathlib.Path, Source], users: set[str]
     fields |= {"visibility": _visibility(source, users - {here}), "deps": _short(labels, here)}
     block = _block("py_library", fields)
     if source.is_program and here.split("/")[0] in ("tfapprox", "experiments"):
-        program = {"name": f"{source.name.strip('_')}_program", "main": source.path.name}
+        program: dict[str, object] = {"name": f"{source.name.strip('_')}_program", "main": source.path.name}
         program |= {"srcs": [source.path.name], "deps": [f":{source.name}"]}
         block += "\n" + _block("py_binary", program)
     return block
@@ -135,7 +134,9 @@ def _target(source: Source, sources: dict[pathlib.Path, Source], users: set[str]
 def _test(source: Source, labels: list[str], sources: dict[pathlib.Path, Source]) -> str:
     here = source.path.parent.as_posix()
     runner = f"//{RUNNER.parent}:{RUNNER.name}"
-    conftest = [f"//{CONFTEST.parent}:{CONFTEST.stem}"]
+    # pytest loads the conftest of every folder above a test, unasked.
+    conftests = (sources.get(folder / "conftest.py") for folder in source.path.parents)
+    labels = [*labels, *(conftest.label for conftest in conftests if conftest)]
     fields: dict[str, object] = {"name": source.name}
     fields["size"] = "large" if _reaches_tensorflow(source, sources) else "medium"
     fields |= {"srcs": [source.path.name, runner], "main": runner}
@@ -143,7 +144,7 @@ def _test(source: Source, labels: list[str], sources: dict[pathlib.Path, Source]
     fields |= {"data": [*source.data, "//:pyproject.toml"]}
     if here == MANUAL:
         fields["tags"] = ["manual"]
-    fields["deps"] = _short([*labels, *conftest], here)
+    fields["deps"] = _short(labels, here)
     return _block("py_test", fields)
 
 
@@ -161,8 +162,8 @@ def _reaches_tensorflow(source: Source, sources: dict[pathlib.Path, Source]) -> 
 def _visibility(source: Source, users: set[str]) -> list[str]:
     if source.path.parent.as_posix() == "tfapprox":
         return ["//visibility:public"]  # the doors of the package
-    if source.path == pathlib.Path(CONFTEST):
-        return ["//tests:__subpackages__"]
+    if source.path.name == "conftest.py":
+        return [f"//{source.path.parent.as_posix()}:__subpackages__"]
     return [f"//{user}:__pkg__" for user in sorted(users)] or ["//visibility:private"]
 
 

@@ -21,12 +21,12 @@ def add_model_flags(parser: argparse.ArgumentParser, against: bool = False) -> N
     group.add_argument(
         "--signature_def",
         metavar="NAME",
-        help="signature to look at (default: serving_default, or the only one)",
+        help="signature to look at (default: serving_default, or else the first)",
     )
 
 
-def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --json and --verbose."""
+def add_output_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds --json and --verbose, and returns their group."""
     group = parser.add_argument_group("output")
     group.add_argument(
         "--json", action="store_true", help="print one JSON document instead of tables"
@@ -34,6 +34,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--verbose", action="store_true", help="let TensorFlow's own messages through"
     )
+    return group
 
 
 def add_threads_flag(group: argparse._ArgumentGroup) -> None:
@@ -41,7 +42,15 @@ def add_threads_flag(group: argparse._ArgumentGroup) -> None:
         "--threads",
         type=positive,
         metavar="N",
-        help="threads TensorFlow may use (default: its own choice)",
+        help="threads of TensorFlow while measuring (default: its own choice)",
+    )
+
+
+def add_inputs_flag(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--inputs",
+        metavar="FILE.npz",
+        help="one array for each input key of the signature (default: made up)",
     )
 
 

@@ -2,7 +2,10 @@
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 class ProgressBars:
@@ -13,8 +16,8 @@ class ProgressBars:
     """
 
     def __init__(self) -> None:
-        self._bars = None
-        self._tasks: dict[str, int] = {}
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -32,15 +35,15 @@ class ProgressBars:
         if self._bars is None:
             return
         if phase not in self._tasks:
-            self._finish()
+            self._finish(self._bars)
             self._tasks[phase] = self._bars.add_task(phase)
         self._bars.update(self._tasks[phase], completed=done, total=total or None)
 
-    def _finish(self) -> None:
+    def _finish(self, bars: "Progress") -> None:
         """Fills the bars of earlier phases: a new phase means they are over."""
         for task in self._tasks.values():
-            total = self._bars.tasks[task].total or 1
-            self._bars.update(task, completed=total, total=total)
+            total = bars.tasks[task].total or 1
+            bars.update(task, completed=total, total=total)
 
     def __exit__(
         self,

@@ -1,0 +1,77 @@
+"""The command line as a whole: one parser with a subcommand for each command module."""
+
+import argparse
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from absl.flags import argparse_flags
+
+import tfapprox
+from tfapprox.cli import benchmark, compress, inspect, verify
+
+COMMANDS: dict[str, ModuleType] = {
+    "inspect": inspect,
+    "compress": compress,
+    "verify": verify,
+    "benchmark": benchmark,
+}
+
+_DESCRIPTION = """\
+Makes TensorFlow SavedModels cheaper by low-rank factorization of their kernels.
+
+The usual way:
+  tfapprox inspect   --dir model
+  tfapprox compress  --dir model --output_dir small --keep_macs 0.5
+  tfapprox verify    --dir small --against model --inputs inputs.npz
+  tfapprox benchmark --dir small --against model
+"""
+
+_EPILOG = """\
+exit status: 0 done; 1 verification failed; 2 wrong use or bad input, told in one line;
+70 fault of the program; 130 interrupted. The source model is never changed, and a
+target appears only once it is complete.
+"""
+
+
+class _HelpLayout(argparse.RawDescriptionHelpFormatter):
+    """Keeps written line breaks and gives flags a column wide enough for most of them."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28)
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """Says what is wrong in one line, and lays out help as it is written."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, formatter_class=_HelpLayout, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"tfapprox: error: {message} (see {self.prog} --help)\n")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Returns the flags of the command in `argv`, with the command's module as `command`.
+
+    Args:
+      argv: the program's name and its arguments.
+    """
+    parser = Parser(prog="tfapprox", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"tfapprox {tfapprox.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        description = command.__doc__ or ""
+        summary = description.partition(".\n")[0]
+        subparser = subparsers.add_parser(
+            name,
+            help=summary[:1].lower() + summary[1:],
+            description=description,
+            epilog=command.EXAMPLES,
+        )
+        # The flags of one command may ask the registry, hence load scipy: those of
+        # the others can do without.
+        if name in argv:
+            command.add_flags(subparser)
+            subparser.set_defaults(command=command)
+    return parser.parse_args(list(argv[1:]))
