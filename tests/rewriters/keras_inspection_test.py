@@ -131,3 +131,12 @@ def test_inspection_leaves_no_trace_in_the_model(keras):
     inspect_keras_model(model)
     assert all(len(layer._inbound_nodes) == 1 for layer in model.layers)
     assert np.asarray(model(tf.ones((1, 4)))).shape == (1, 3)
+
+
+@FLAVOURS
+def test_a_size_lost_inside_the_model_is_assumed_too(keras):
+    x = keras.Input((6, 4))
+    y = keras.layers.Lambda(lambda t: tf.boolean_mask(t, t[0, :, 0] > 0, axis=1))(x)
+    (site,) = inspect_keras_model(keras.Model(x, keras.layers.Dense(2)(y)), assumed_size=5).sites
+    assert site.geometries[0].input_size == (1, 5)
+    assert "5" in site.assumed_size

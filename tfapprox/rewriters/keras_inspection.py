@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfapprox.accounting.cost import Cost
-from tfapprox.accounting.geometry import Geometry, Padding
+from tfapprox.accounting.geometry import Geometry, Padding, Pair
 from tfapprox.accounting.site import Kind, Site
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.keras_einsum import read_equation
 from tfapprox.rewriters.keras_graph import check_graph_model, flavour_of, layers_by_path, weights_of
-from tfapprox.rewriters.keras_trace import LayerCall, Shape, has_unknown_sizes, trace_calls
+from tfapprox.rewriters.keras_trace import SizedCall, Sizes, has_unknown_sizes, trace_calls
 
 ASSUMED_SIZE = 64
 """Stands for an input size the model leaves open, so that MACs can be compared."""
@@ -40,13 +40,15 @@ def inspect_keras_model(model: Any, assumed_size: int = ASSUMED_SIZE) -> Inspect
     sites, kept, notes = [], [], []
     for path, layer in layers_by_path(model).items():
         reason = reason_to_keep(layer)
+        sized = [call.sized(assumed_size) for call in calls[id(layer)]]
         if reason is None:
-            site = _site(path, layer, calls[id(layer)], known[id(layer)], assumed_size)
-            sites.append(site)
+            assumed = not all(call.is_known for call in known[id(layer)])
+            remark = f"unknown input sizes taken as {assumed_size}" if assumed else ""
+            sites.append(_site(path, layer, sized, remark))
             if getattr(layer, "kernel_constraint", None) is not None:
                 notes.append(f"{path}: its kernel constraint is dropped if it is factorized")
         elif reason:
-            cost = _kept_cost(layer, calls[id(layer)])
+            cost = _kept_cost(layer, sized)
             kept.append(KeptOperation(path, type(layer).__name__, reason, cost))
     param_bytes = sum(math.prod(w.shape) * tf.as_dtype(w.dtype).size for w in weights_of(model))
     return Inspection(tuple(sites), tuple(kept), model.count_params(), param_bytes, tuple(notes))
@@ -111,41 +113,38 @@ def canonical_kernel(layer: Any) -> np.ndarray:
     return kernel.reshape((1,) * (4 - kernel.ndim) + kernel.shape)
 
 
-def _site(
-    path: str, layer: Any, calls: list[LayerCall], known: list[LayerCall], assumed_size: int
-) -> Site:
-    assumed = any(None in call.input_shape[1:] for call in known)
-    return Site(
-        name=path,
-        kind=site_kind(flavour_of(layer), layer),
-        kernel=canonical_kernel(layer),
-        geometries=tuple(_geometry(layer, call.input_shape) for call in calls),
-        assumed_size=f"unknown input sizes taken as {assumed_size}" if assumed else "",
-    )
+def _site(path: str, layer: Any, calls: list[SizedCall], assumed_size: str) -> Site:
+    kind = site_kind(flavour_of(layer), layer)
+    assert kind is not None, layer  # reason_to_keep has asked
+    geometries = tuple(_geometry(layer, call.input_size) for call in calls)
+    return Site(path, kind, canonical_kernel(layer), geometries, assumed_size)
 
 
-def _geometry(layer: Any, input_shape: Shape) -> Geometry:
-    """Returns where the layer's taps fall for an input of this shape, batch included."""
+def _geometry(layer: Any, input_size: Sizes) -> Geometry:
+    """Returns where the layer's taps fall for an input of these sizes, batch first."""
     if not hasattr(layer, "strides"):
-        used = 1
-        if hasattr(layer, "equation"):
-            used = read_equation(layer.equation).contracted_axes
-        return Geometry(input_size=(1, math.prod(input_shape[1:-used])))
-    strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
+        contraction = read_equation(getattr(layer, "equation", "ab,bc->ac"))
+        assert contraction is not None, layer
+        positions = input_size[1 : -contraction.contracted_axes]
+        return Geometry(input_size=(1, math.prod(positions)))
     padding: Padding = "SAME" if layer.padding == "same" else "VALID"
     if layer.padding == "causal":
-        padding = ((0, 0), ((layer.kernel_size[0] - 1) * dilations[0], 0))
-    size = _positions(layer, input_shape)
-    one = (1,) * (2 - len(size))
-    return Geometry(one + strides, one + dilations, padding, one + size)
+        padding = ((0, 0), ((layer.kernel_size[0] - 1) * layer.dilation_rate[0], 0))
+    strides, dilations = _pair(layer.strides), _pair(layer.dilation_rate)
+    return Geometry(strides, dilations, padding, _pair(_positions(layer, input_size)))
 
 
-def _positions(layer: Any, shape: Shape) -> tuple[int, ...]:
+def _pair(values: Sizes) -> Pair:
+    """Returns (height, width); a Conv1D has the width alone."""
+    return (values[0] if len(values) == 2 else 1, values[-1])
+
+
+def _positions(layer: Any, size: Sizes) -> Sizes:
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
-    return shape[2:] if first else shape[1:-1]
+    return size[2:] if first else size[1:-1]
 
 
-def _kept_cost(layer: Any, calls: list[LayerCall]) -> Cost:
+def _kept_cost(layer: Any, calls: list[SizedCall]) -> Cost:
     """Returns the kernels' cost; MACs only of layers whose kernels see every position."""
     kernels = [w for w in weights_of(layer) if len(w.shape) > 1]
     params = sum(math.prod(w.shape) for w in kernels)
@@ -154,8 +153,8 @@ def _kept_cost(layer: Any, calls: list[LayerCall]) -> Cost:
     macs = 0
     for call in calls:
         if "Conv" in kind and hasattr(layer, "strides"):
-            shape = call.input_shape if "Transpose" in kind else call.output_shape
-            macs += params * math.prod(_positions(layer, shape))
+            size = call.input_size if "Transpose" in kind else call.output_size
+            macs += params * math.prod(_positions(layer, size))
         elif kind in ("LSTM", "GRU", "SimpleRNN"):
-            macs += params * call.input_shape[1]
+            macs += params * call.input_size[1]
     return Cost(params, macs, byte_count)

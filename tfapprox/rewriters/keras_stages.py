@@ -125,7 +125,8 @@ def _product_stage(
         config.update(units=kernel.shape[1], use_bias=bool(config["use_bias"]))
         return [StageLayer(type(layer).from_config(config), kernel)]
     equation, (first, last) = _contraction(layer), place
-    before, after = equation.labels_free(2)
+    free = equation.labels_free(2)
+    before, after = free[0], free[1]
     inputs = equation.contracted if first else before
     outputs = equation.produced if last else after
     kept = equation.kept

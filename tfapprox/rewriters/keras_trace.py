@@ -16,6 +16,7 @@ from tfapprox.rewriters.keras_graph import (
 )
 
 Shape = tuple[int | None, ...]
+Sizes = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,24 @@ class LayerCall:
 
     input_shape: Shape
     output_shape: Shape
+
+    @property
+    def is_known(self) -> bool:
+        return None not in self.input_shape
+
+    def sized(self, unknown_size: int) -> "SizedCall":
+        """Returns the call with `unknown_size` in place of sizes that are still unknown."""
+        shapes = (self.input_shape, self.output_shape)
+        filled = [tuple(unknown_size if n is None else n for n in shape) for shape in shapes]
+        return SizedCall(*filled)
+
+
+@dataclasses.dataclass(frozen=True)
+class SizedCall:
+    """Sizes of one call of one layer, batch first."""
+
+    input_size: Sizes
+    output_size: Sizes
 
 
 def trace_calls(model: Any, unknown_size: int | None) -> dict[int, list[LayerCall]]:
