@@ -47,6 +47,7 @@ def test_an_error_beyond_the_limit_fails():
 
 def test_infinities_must_be_where_the_original_has_them():
     assert agree([-np.inf, 1.0], [-np.inf, 1.0]) == (OutputAgreement("s", "y", 0.0, 0.0, None), [])
+    assert agree([np.nan, 1.0], [np.nan, 1.0])[1] == []
     for value in (np.nan, np.inf, 5.0):
         _, (failure,) = compare_outputs(
             {"y": np.array([value, 1.0])}, {"y": np.array([-np.inf, 1.0])}, "s"
