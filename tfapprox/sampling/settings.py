@@ -76,6 +76,11 @@ class Sampling:
             raise UserError("mode 'meprop' has an exact forward product: set forward_ratio to 1")
         if self.mode == "forward_only" and self.backward_ratio < 1:
             raise UserError("mode 'forward_only' has full gradients: set backward_ratio to 1")
+        if self.scale == "auto" and (self.mode == "meprop" or self.probabilities == "weights"):
+            raise UserError(
+                "scale 'auto' judges by the products of both norms: not with mode 'meprop' "
+                "or probabilities 'weights'; set scale to True or False"
+            )
         if not 0 <= self.mix <= 1 or (self.mix and not variant.random):
             raise UserError(f"mix must be in [0, 1], and 0 with sampling 'topk', got {self.mix}")
         if self.threshold is not None and (variant.random or not 0 < self.threshold <= 1):
@@ -92,6 +97,14 @@ class Sampling:
     def exact(self) -> bool:
         """Whether nothing is sampled."""
         return self.forward_ratio == 1 and self.backward_ratio == 1 and self.threshold is None
+
+    @property
+    def for_gradients(self) -> "Sampling":
+        """The settings for sampled gradient products, where "auto" means plain sums.
+
+        dY has zero mean over examples for the usual losses, and then plain sums win.
+        """
+        return dataclasses.replace(self, scale=False) if self.scale == "auto" else self
 
     def with_ratio(self, forward_ratio: float) -> "Sampling":
         return dataclasses.replace(self, forward_ratio=forward_ratio)
