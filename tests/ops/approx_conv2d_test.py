@@ -119,7 +119,8 @@ def test_gradients_are_those_of_the_sampled_convolution_with_the_draw_held_fixed
 
 def test_nested_gradients_sample_filters_for_dx_and_examples_for_dk():
     x, kernel = tensors(batch=12, size=4, channels=4, filters=14)
-    dy = np.random.default_rng(2).normal(size=(12, 4, 5, 14))
+    dy = np.random.default_rng(2).normal(size=(12, 4, 5, 14)) * np.arange(1, 15)
+    dy *= np.arange(1, 13)[:, None, None, None]
     sampling = Sampling(backward_ratio=0.5, min_samples=5)
     filters = top(np.sqrt(np.sum(dy**2, (0, 1, 2)) * np.sum(kernel**2, (0, 1, 2))), 7)
     examples = top(np.sqrt(np.sum(dy**2, (1, 2, 3)) * np.sum(x**2, (1, 2, 3))), 6)

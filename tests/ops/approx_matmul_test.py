@@ -170,6 +170,7 @@ def test_auto_scale_is_unbiased_scaling_for_positive_factors_and_plain_for_centr
         x, w = factors(m=30, n=64, p=30, seed=5)
         results = {s: run(x + shift, w + shift, sampling[s])[0] for s in sampling}
         np.testing.assert_allclose(results["auto"], results[chosen], rtol=1e-6)
+        np.testing.assert_allclose(results[True], 4 * results[False])
 
 
 def test_any_leading_dimensions_and_unknown_batch():
