@@ -70,6 +70,14 @@ def test_mistakes_come_back_from_the_process_as_one_line(model, inputs, tmp_path
         )
 
 
+def test_models_with_other_inputs_can_not_be_compared(model, inputs, tmp_path):
+    module = tf.Module()
+    signature = tf.function(lambda z: {"y": z}).get_concrete_function(tf.TensorSpec([1], name="z"))
+    tf.saved_model.save(module, str(tmp_path / "other"), signature)
+    with pytest.raises(UserError, match=r"other takes inputs \['z'\], that of .*\['name', 'x'\]"):
+        measure_saved_models(LatencyRequest(model, str(tmp_path / "other"), options=QUICK), inputs)
+
+
 @pytest.mark.parametrize("settings", [{"batch_sizes": (0,)}, {"batch_sizes": ()}, {"threads": 0}])
 def test_settings_are_checked(settings):
     with pytest.raises(UserError, match="must be"):

@@ -112,7 +112,15 @@ def _measure(folder: str) -> list[Latency]:
     with open(os.path.join(folder, "request.json")) as file:
         request = LatencyRequest.from_json(json.load(file))
     paths = (request.original, request.compressed)
-    signature = find_signature(read_signatures(paths[0], request.tags), request.signature, paths[0])
+    signature, other = (
+        find_signature(read_signatures(path, request.tags), request.signature, path)
+        for path in paths
+    )
+    if set(other.inputs) != set(signature.inputs):
+        raise UserError(
+            f"{request.signature} of {paths[1]} takes inputs {sorted(other.inputs)}, that of "
+            f"{paths[0]} {sorted(signature.inputs)}: only models with the same can be compared"
+        )
     inputs = read_inputs(os.path.join(folder, "inputs.npz"), signature)
     batches = [take_batch(inputs, signature, size) for size in request.batch_sizes]
     with contextlib.ExitStack() as stack:

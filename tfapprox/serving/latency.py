@@ -22,8 +22,8 @@ class TimingOptions:
       max_rounds: and stop here at the latest.
     """
 
-    warm_up_rounds: int = 5
-    min_rounds: int = 20
+    warm_up_rounds: int = 3
+    min_rounds: int = 10
     min_seconds: float = 1.0
     max_rounds: int = 2000
 
