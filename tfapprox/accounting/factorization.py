@@ -66,8 +66,8 @@ class Stage:
         if self.input_order is not None:
             composed = composed[..., self.input_order]
         left = composed.reshape(-1, self.groups, fan_in).swapaxes(0, 1)
-        right = self.kernel.reshape(taps_y * taps_x, fan_in, self.groups, -1)
-        right = right.transpose(2, 1, 0, 3).reshape(self.groups, fan_in, -1)
+        blocks = self.kernel.reshape(taps_y * taps_x, fan_in, self.groups, -1)
+        right = blocks.transpose(2, 1, 0, 3).reshape(self.groups, fan_in, -1)
         product = (left @ right).reshape(
             self.groups, height, width, in_channels, taps_y, taps_x, out_channels // self.groups
         )

@@ -73,7 +73,9 @@ def noise_variance(values: np.ndarray, shape: Pair) -> float:
     energies = free_energy(grid, squares, long)
     padded = np.concatenate([[np.inf], energies, [np.inf]])
     minima = np.flatnonzero((energies <= padded[:-2]) & (energies <= padded[2:]))
-    best = min((_refine(grid, index, squares, long) for index in minima), key=lambda pair: pair[0])
+    best = min(
+        (_refine(grid, index, squares, long) for index in minima.tolist()), key=lambda pair: pair[0]
+    )
     return float(np.exp(best[1]) * mean_square)
 
 

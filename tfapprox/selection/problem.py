@@ -71,9 +71,7 @@ class CandidateTable:
             cost={
                 kind: np.concatenate([table.cost[kind] for table in tables]) for kind in first.cost
             },
-            noise_ranks=[
-                row for table in tables for row in table.noise_ranks or [{}] * len(table)
-            ],
+            noise_ranks=[row for table in tables for row in table.noise_ranks or [{}] * len(table)],
         )
 
     def dense_cost(self, kind: CostKind) -> int:
