@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
+
+from tfapprox.cli.hush import hushed_tensorflow
 
 MAX_ACCURACY_DROP = 0.01
 
@@ -77,7 +79,7 @@ def build_model(width: int) -> Any:
             layers.Conv2D(2 * width, 3, padding="same", activation="relu", name="conv_2"),
             layers.MaxPooling2D(),
             layers.Conv2D(2 * width, 3, padding="same", activation="relu", name="conv_3"),
-            layers.GlobalAveragePooling2D(),
+            layers.Flatten(),
             layers.Dense(10, activation="softmax", name="classes"),
         ],
         name="digits",
@@ -92,10 +94,9 @@ def train_and_export(config: DemoConfig, train: Split, target: pathlib.Path) -> 
     model = build_model(config.width)
     steps = config.epochs * -(-len(train.labels) // config.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, steps)
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", ["accuracy"])
-    model.fit(
-        train.images, train.labels, config.batch_size, config.epochs, verbose=2, shuffle=True
-    )  # fmt: skip
+    optimizer = keras.optimizers.Adam(schedule)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(train.images, train.labels, config.batch_size, config.epochs, verbose=2)
     model.export(str(target), verbose=False)
 
 
@@ -123,12 +124,12 @@ def run_demo(config: DemoConfig) -> dict[str, float]:
 
     train, test = load_digits(config.seed)
     source, target = config.output_dir / "model", config.output_dir / "compressed"
-    logging.info("training on %d images, holding out %d", len(train.labels), len(test.labels))
+    print(f"training on {len(train.labels)} images, holding out {len(test.labels)}")
     train_and_export(config, train, source)
     (key,) = read_signatures(str(source))["serving_default"].inputs
     np.savez(config.output_dir / "inputs.npz", allow_pickle=False, **{key: test.images})
 
-    logging.info("compressing to %g of the MACs", config.keep_macs)
+    print(f"compressing to {config.keep_macs:g} of the MACs")
     settings = CompressionConfig(Budget(keep=config.keep_macs), seed=config.seed)
     report = compress_saved_model(
         source, target, settings, inputs={key: train.images[:256]}, overwrite=True
@@ -152,7 +153,8 @@ def main(argv: Sequence[str]) -> int:
         pathlib.Path(_OUTPUT_DIR.value), _KEEP_MACS.value, _EPOCHS.value, seed=_SEED.value
     )
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    metrics = run_demo(config)
+    with hushed_tensorflow():
+        metrics = run_demo(config)
     before, after = metrics["accuracy_before"], metrics["accuracy_after"]
     print(f"accuracy on held-out digits: {before:.2%} before, {after:.2%} after")
     print(f"report: {config.output_dir / 'report.html'}")

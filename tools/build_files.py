@@ -125,8 +125,9 @@ def _target(source: Source, sources: dict[pathlib.Path, Source], users: set[str]
     fields |= {"visibility": _visibility(source, users - {here}), "deps": _short(labels, here)}
     block = _block("py_library", fields)
     if source.is_program and here.split("/")[0] in ("tfapprox", "experiments"):
-        program: dict[str, object] = {"name": f"{source.name.strip('_')}_program", "main": source.path.name}
-        program |= {"srcs": [source.path.name], "deps": [f":{source.name}"]}
+        program: dict[str, object] = {"name": f"{source.name.strip('_')}_program"}
+        program |= {"srcs": [source.path.name], "main": source.path.name}
+        program |= {"deps": [f":{source.name}"]}
         block += "\n" + _block("py_binary", program)
     return block
 
