@@ -27,14 +27,16 @@ def alexnet(classes: int = 1000, input_shape: tuple[int, int, int] = (224, 224, 
 
 
 def denton2014(
-    classes: int = 1000, input_shape: tuple[int, int, int] = (224, 224, 3)
+    classes: int = 1000,
+    input_shape: tuple[int, int, int] = (224, 224, 3),
+    widths: tuple[int, ...] = (4096, 4096),
 ) -> keras.Model:
     """Returns the network whose convolutions Denton et al. approximate, ending in logits.
 
     Sides of 224-pixel images: conv1 224 -> 110, pool 55, conv2 51, pool 26, conv3 26,
-    pool 13, conv4, conv5, pool 7. The text fixes the convolutions and the pools;
-    the widths of the hidden dense layers are those of AlexNet, and the local
-    response normalisation of the time is left out.
+    pool 13, conv4, conv5, pool 7. The text fixes the convolutions and the pools, but
+    not the hidden dense layers: their `widths` are AlexNet's. The local response
+    normalisation of the time is left out.
 
     References:
       Denton, Zaremba, Bruna, LeCun and Fergus 2014, section 4 and supplement.
@@ -49,7 +51,7 @@ def denton2014(
     x = _same_pool("pool3")(_same_conv(512, 3, "conv3")(x))
     x = _same_conv(1024, 3, "conv4")(x)
     x = _same_pool("pool5")(_same_conv(512, 3, "conv5")(x))
-    outputs = _classifier(x, (4096, 4096), classes)
+    outputs = _classifier(x, widths, classes)
     return keras.Model(inputs, outputs, name="denton2014")
 
 
