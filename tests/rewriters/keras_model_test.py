@@ -342,3 +342,14 @@ def test_models_without_a_graph_are_refused_with_a_way_out(keras):
         inspect_keras_model(keras.Sequential([keras.layers.Dense(2)]))
     with pytest.raises(UserError, match="expected a Keras model, got dict"):
         inspect_keras_model({})
+
+
+@FLAVOURS
+def test_a_frozen_model_stays_frozen_with_what_was_thawed_inside(keras):
+    model = small_net(keras)
+    model.trainable = False
+    model.get_layer("first").trainable = True
+    new_model = rewrite_keras_model(model, full_rank(model))
+    assert not new_model.trainable
+    thawed = {x.name for x in new_model.layers if x.weights and x.trainable}
+    assert thawed == {"first_stage0", "first"}
