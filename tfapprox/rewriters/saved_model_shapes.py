@@ -1,0 +1,239 @@
+"""Shapes at every linear operation of a signature, for one example.
+
+The signature's call tree is laid out in a scratch tf.Graph, one op at a time, so that
+TensorFlow's own shape functions speak; large kernels are stood in for by placeholders.
+Nothing is executed. An op that can't be made (a custom op, a resource) becomes a
+placeholder of the shape that the SavedModel records for it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import tensorflow as tf
+from tensorflow.core.framework import node_def_pb2
+from tensorflow.python.framework import op_def_registry
+
+from tfapprox.rewriters.provenance import Handle
+from tfapprox.rewriters.saved_model_body import Body
+from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Instance
+
+Shape = tuple[int | None, ...] | None
+_LARGEST_CONSTANT = 1024
+_MOST_OPERATIONS = 300_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Occurrence:
+    """One place in a signature's call tree where a linear operation runs.
+
+    Attributes:
+      instance, node: which operation.
+      inputs: shapes of its data inputs; None for an unknown rank or size.
+      output: shape of its first output.
+      repeats: how often loops around it run it.
+      repeats_known: False if a loop's length could not be found and counts as one.
+    """
+
+    instance: Instance
+    node: str
+    inputs: tuple[Shape, ...]
+    output: Shape
+    repeats: int
+    repeats_known: bool
+
+
+class ShapeInference:
+    """Lays out one signature and collects occurrences of `wanted` operation types."""
+
+    def __init__(self, wanted: frozenset[str], variable_shapes: Mapping[str, tuple[int, ...]]):
+        self._wanted, self._variable_shapes = wanted, variable_shapes
+        self._graph = tf.Graph()
+        self._made = 0
+        self._loops: list[int | None] = []
+        self.occurrences: list[Occurrence] = []
+
+    def run(self, main: Instance, inputs: Mapping[str, Shape], outputs: list[str]) -> None:
+        """Lays out what `outputs` (node names) need.
+
+        Args:
+          main: instance of the main graph.
+          inputs: placeholder node name -> shape to assume.
+          outputs: names of the nodes that the signature fetches.
+        """
+        with self._graph.as_default():
+            self._walk(main, [], main.body.reachable(outputs), inputs)
+
+    def _walk(
+        self,
+        instance: Instance,
+        arguments: list[tf.Tensor | None],
+        needed: set[str] | None,
+        inputs: Mapping[str, Shape],
+    ) -> list[tf.Tensor | None]:
+        body = instance.body
+        tensors: dict[str, tf.Tensor | None] = dict(zip(body.arguments, arguments, strict=True))
+        for name in body.order:
+            if needed is not None and name not in needed:
+                continue
+            node = body.nodes[name]
+            operands = [tensors.get(reference) for reference in body.data_inputs(node)]
+            if name in instance.calls:
+                outputs = self._call(instance, node, operands)
+                references = body.output_references(node, len(outputs))
+            else:
+                if name in inputs and node.op.startswith("Placeholder"):
+                    outputs = [_placeholder(node.attr["dtype"].type, inputs[name])]
+                else:
+                    outputs = self._operation(instance, node, operands)
+                references = _all_references(body, node, outputs)
+            tensors.update(zip(references, outputs, strict=True))
+            if node.op in self._wanted:
+                self._record(instance, node, operands, outputs)
+        return [tensors.get(reference) for reference in body.returns.values()]
+
+    def _record(self, instance, node, operands, outputs) -> None:
+        repeats = 1
+        for length in self._loops:
+            repeats *= length or 1
+        self.occurrences.append(
+            Occurrence(
+                instance,
+                node.name,
+                tuple(map(_shape_of, operands)),
+                _shape_of(outputs[0]) if outputs else None,
+                repeats,
+                None not in self._loops,
+            )
+        )
+
+    def _operation(self, instance: Instance, node, operands) -> list[tf.Tensor | None]:
+        self._made += 1
+        if self._made > _MOST_OPERATIONS:
+            return []
+        if node.op == "Const":
+            size = tf.TensorShape(node.attr["value"].tensor.tensor_shape).num_elements()
+            if size is None or size > _LARGEST_CONSTANT:
+                tensor = node.attr["value"].tensor
+                return [_placeholder(tensor.dtype, _proto_shape(tensor.tensor_shape))]
+        if node.op == "ReadVariableOp":
+            handle = instance.values.get(instance.body.data_inputs(node)[0])
+            if isinstance(handle, Handle):
+                shape = self._variable_shapes.get(handle.key)
+                return [_placeholder(node.attr["dtype"].type, shape)]
+        if any(operand is None for operand in operands):
+            return _recorded_outputs(node)
+        attributes = {k: v for k, v in node.attr.items() if not k.startswith("_")}
+        try:
+            made = self._graph.create_op(node.op, operands, attrs=attributes, compute_device=False)
+            return list(made.outputs)
+        except (ValueError, TypeError, KeyError, RuntimeError, tf.errors.OpError):
+            return _recorded_outputs(node)
+
+    def _call(self, instance: Instance, node, operands) -> list[tf.Tensor | None]:
+        call = instance.calls[node.name]
+        if node.op in LOOPS:
+            return self._loop(call, operands)
+        results = [
+            self._walk(callee, operands[call.offset :], None, {})
+            for callee in call.callees.values()
+        ]
+        if node.op not in BRANCHES:
+            return results[0]
+        return [_merged(list(outputs)) for outputs in zip(*results, strict=True)]
+
+    def _loop(self, call, operands) -> list[tf.Tensor | None]:
+        arguments = [
+            operand if i in call.invariants else _fresh(operand)
+            for i, operand in enumerate(operands)
+        ]
+        # while_loop_v2 keeps the largest number of iterations as loop variable 1.
+        self._loops.append(_known_length(operands))
+        results = self._walk(call.callees["body", 0], arguments, None, {})
+        self._loops.pop()
+        return [
+            operand if i in call.invariants else _merged([operand, result])
+            for i, (operand, result) in enumerate(zip(operands, results, strict=True))
+        ]
+
+
+def _all_references(body: Body, node: node_def_pb2.NodeDef, outputs: list) -> list[str]:
+    """Returns references for a flat list of outputs, over all output arguments."""
+    definition = op_def_registry.get(node.op)
+    if not body.is_function or definition is None:
+        return [body.canonical(f"{node.name}:{i}") for i in range(len(outputs))]
+    references = []
+    for argument in definition.output_arg:
+        count = _argument_count(argument, node)
+        references += [f"{node.name}:{argument.name}:{i}" for i in range(count)]
+    return references[: len(outputs)]
+
+
+def _argument_count(argument, node) -> int:
+    if argument.number_attr:
+        return node.attr[argument.number_attr].i
+    if argument.type_list_attr:
+        return len(node.attr[argument.type_list_attr].list.type)
+    return 1
+
+
+def _recorded_outputs(node: node_def_pb2.NodeDef) -> list[tf.Tensor | None]:
+    """Returns placeholders of the shapes that the node records, None where it has no dtype."""
+    definition = op_def_registry.get(node.op)
+    recorded = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else []
+    types = []
+    for argument in definition.output_arg if definition else ():
+        if argument.type_list_attr:
+            types += node.attr[argument.type_list_attr].list.type
+        else:
+            dtype = argument.type or node.attr[argument.type_attr].type
+            types += [dtype] * _argument_count(argument, node)
+    shapes = [_proto_shape(s) for s in recorded] + [None] * len(types)
+    return [_placeholder(dtype, shape) for dtype, shape in zip(types, shapes, strict=False)]
+
+
+def _placeholder(dtype: int, shape: Shape) -> tf.Tensor | None:
+    try:
+        kind = tf.as_dtype(dtype)
+        usable = kind not in (tf.resource, tf.variant) and not kind._is_ref_dtype
+        return tf.compat.v1.placeholder(kind, shape) if usable else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _proto_shape(shape) -> Shape:
+    if shape.unknown_rank:
+        return None
+    return tuple(None if d.size < 0 else d.size for d in shape.dim)
+
+
+def _shape_of(tensor: tf.Tensor | None) -> Shape:
+    if tensor is None or tensor.shape.rank is None:
+        return None
+    return tuple(tensor.shape.as_list())
+
+
+def _fresh(tensor: tf.Tensor | None) -> tf.Tensor | None:
+    """Returns a tensor of the same shape whose value is not known to shape functions."""
+    if tensor is None or tensor.dtype in (tf.variant, tf.resource):
+        return tensor
+    return tf.compat.v1.placeholder(tensor.dtype, tensor.shape)
+
+
+def _merged(tensors: list[tf.Tensor | None]) -> tf.Tensor | None:
+    first, *others = tensors
+    if first is None or any(other is None for other in others):
+        return first
+    if first.dtype in (tf.variant, tf.resource):
+        return others[-1] if others else first
+    shape = first.shape
+    for other in others:
+        shape = shape.most_general_compatible_shape(other.shape)
+    return tf.compat.v1.placeholder(first.dtype, shape)
+
+
+def _known_length(operands: list[tf.Tensor | None]) -> int | None:
+    limit = operands[1] if len(operands) > 1 else None
+    if limit is None or not limit.dtype.is_integer or limit.shape.rank != 0:
+        return None
+    value = tf.get_static_value(limit)
+    return int(value) if value is not None and value > 0 else None

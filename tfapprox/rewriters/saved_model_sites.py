@@ -1,0 +1,272 @@
+"""Gathers the uses of static kernels into sites: one for each distinct kernel."""
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from tfapprox.accounting.cost import Cost
+from tfapprox.accounting.geometry import Geometry
+from tfapprox.accounting.site import Site
+from tfapprox.errors import UserError
+from tfapprox.rewriters.inspection import KeptOperation
+from tfapprox.rewriters.provenance import Provenance, Static, Value, same_kernel_key
+from tfapprox.rewriters.saved_model_body import CALLS
+from tfapprox.rewriters.saved_model_costs import kept_macs
+from tfapprox.rewriters.saved_model_matching import (
+    KEPT,
+    LINEAR,
+    Match,
+    Refused,
+    geometries,
+    match,
+)
+from tfapprox.rewriters.saved_model_shapes import Occurrence, Shape
+from tfapprox.rewriters.saved_model_tracing import LOOPS, Instance
+from tfapprox.rewriters.saved_model_variables import VariableTable
+
+# A root much smaller than the kernel (a scale, a zero point) does not stand for it.
+_SIGNIFICANT_SHARE = 64
+_READS = frozenset(("ReadVariableOp", "VarIsInitializedOp", "DisableCopyOnRead", "NoOp"))
+_ORDINARY_NAMES = re.compile(r"^(variable|kernel|weights?|w|v|const)?(_\d+)?$", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SiteUse:
+    """One node that uses a site's kernel; `flipped` if it uses it transposed."""
+
+    instance: Instance
+    node: str
+    match: Match
+    flipped: bool
+
+
+@dataclasses.dataclass(eq=False)
+class KernelUses:
+    """One distinct kernel, all its uses, and what it is made from.
+
+    Attributes:
+      name: unique and stable.
+      first: the match that was found first; it gives kind, kernel and layout.
+      uses: every use, in order of execution.
+      roots: variables and constants that hold the kernel's entries.
+      geometries: of the uses that count for costs.
+      assumed: what was assumed of unknown sizes.
+      reason: why it can't be a site, "" if it can.
+    """
+
+    name: str
+    first: Match
+    uses: list[SiteUse]
+    roots: frozenset[str]
+    geometries: list[Geometry] = dataclasses.field(default_factory=list)
+    assumed: str = ""
+    reason: str = ""
+
+    @property
+    def site(self) -> Site:
+        places = tuple(self.geometries) or (Geometry(),)
+        return Site(self.name, self.first.kind, self.first.kernel, places, self.assumed)
+
+
+class SiteFinder:
+    """Finds kernels and their uses; see the attributes for what it finds.
+
+    Attributes:
+      kernels: sites and those with a reason against it, in order of execution.
+      refused: (instance, node, reason) of linear operations without a kernel to factorize.
+    """
+
+    def __init__(self, provenance: Provenance, table: VariableTable):
+        self._provenance, self._table = provenance, table
+        self._by_key: dict[tuple, KernelUses] = {}
+        self._names: set[str] = set()
+        self._matched: dict[tuple[int, str], Match] = {}
+        self.kernels: list[KernelUses] = []
+        self.refused: dict[tuple[int, str], tuple[Instance, str, str]] = {}
+
+    def add(self, instance: Instance, name: str, x_shape: Shape) -> None:
+        """Looks at one linear node, once."""
+        if (id(instance), name) in self._matched or (id(instance), name) in self.refused:
+            return
+        node = instance.body.nodes[name]
+        values = instance.static_inputs.get(name, {})
+        try:
+            if node.op in KEPT:
+                raise Refused(KEPT[node.op])
+            found = match(node, values, x_shape)
+        except Refused as refusal:
+            self.refused[id(instance), name] = (instance, name, str(refusal))
+            return
+        self._matched[id(instance), name] = found
+        self._add_use(instance, name, found)
+
+    def matched(self, instance: Instance, name: str) -> tuple[KernelUses, Match] | None:
+        """Returns the kernel that a node uses."""
+        found = self._matched.get((id(instance), name))
+        return (self._kernel_of(found)[0], found) if found is not None else None
+
+    def _kernel_of(self, found: Match) -> tuple[KernelUses, bool]:
+        key = same_kernel_key(found.kernel)
+        if key in self._by_key:
+            return self._by_key[key], False
+        return self._by_key[_flipped_key(found)], True
+
+    def _add_use(self, instance: Instance, name: str, found: Match) -> None:
+        key, other = same_kernel_key(found.kernel), _flipped_key(found)
+        if key not in self._by_key and other in self._by_key:
+            self._by_key[other].uses.append(SiteUse(instance, name, found, True))
+            return
+        if key not in self._by_key:
+            kernel = self._new_kernel(instance, name, found)
+            self._by_key[key] = kernel
+            self.kernels.append(kernel)
+        self._by_key[key].uses.append(SiteUse(instance, name, found, False))
+
+    def _new_kernel(self, instance: Instance, node: str, found: Match) -> KernelUses:
+        roots = self.significant_roots(found.source, found.kernel.size)
+        name = self._unique(self._name(roots, node))
+        with np.errstate(all="ignore"):
+            finite = bool(np.isfinite(found.kernel).all())
+        if not finite:
+            raise UserError(
+                f"kernel of {name} holds NaN or Inf: the model is damaged or badly trained; "
+                "export it again"
+            )
+        return KernelUses(name, found, [], roots)
+
+    def significant_roots(self, source: Static, size: int) -> frozenset[str]:
+        """Returns the roots that hold a good part of a value of `size` entries."""
+        sizes = self._provenance.root_sizes
+        return frozenset(r for r in source.roots if sizes[r] * _SIGNIFICANT_SHARE >= size)
+
+    def _name(self, roots: frozenset[str], node: str) -> str:
+        variables = sorted(r for r in roots if r in self._table.variables)
+        if variables:
+            largest = max(variables, key=lambda r: self._table.variables[r].size)
+            return readable_name(self._table.variables[largest].name, largest)
+        scope, _, last = node.rpartition("/")
+        return scope if scope and last.rstrip("_0123456789") in (*LINEAR, "convolution") else node
+
+    def _unique(self, name: str) -> str:
+        candidate, count = name, 0
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
+
+
+def readable_name(variable: str, key: str) -> str:
+    """Returns a site's name from its variable's name and, where that says little, its key."""
+    scope, _, last = variable.rpartition("/")
+    if scope and _ORDINARY_NAMES.match(last):
+        return scope
+    if not _ORDINARY_NAMES.match(variable):
+        return variable
+    path = key.partition("/.ATTRIBUTES")[0].partition("|")[0]
+    scope, _, last = path.rpartition("/")
+    return scope if scope and _ORDINARY_NAMES.match(last.lstrip("_")) else path
+
+
+def _flipped_key(found: Match) -> tuple | None:
+    if found.form not in ("matmul", "batch_matmul"):
+        return None
+    return same_kernel_key(found.kernel.swapaxes(2, 3))
+
+
+def count_occurrences(finder: SiteFinder, occurrences: Iterable[Occurrence], assumed: str) -> None:
+    """Adds the geometry of every occurrence in one signature to its kernel."""
+    for place in occurrences:
+        found = finder.matched(place.instance, place.node)
+        if found is None:
+            continue
+        kernel, matched = found
+        node = place.instance.body.nodes[place.node]
+        places, known = geometries(matched, node, place)
+        kernel.geometries.extend(places)
+        remarks = [] if known else ["some sizes are unknown and count as 1"]
+        if assumed and known:
+            remarks.append(assumed)
+        if not place.repeats_known:
+            remarks.append("a loop of unknown length counts as one step")
+        kernel.assumed = kernel.assumed or "; ".join(remarks)
+
+
+def reject_other_uses(
+    finder: SiteFinder, instances: Iterable[Instance], live_main: set[str], table: VariableTable
+) -> None:
+    """Gives a reason to kernels whose variables are written, or read by anything but products."""
+    users = _other_users(finder, instances, live_main)
+    by_root = defaultdict(list)
+    for kernel in finder.kernels:
+        for root in sorted(kernel.roots):
+            by_root[root].append(kernel)
+            kernel.reason = kernel.reason or _objection(users.get(root, ()), root, table)
+    # What one kernel still needs, no other can give up.
+    pending = [kernel for kernel in finder.kernels if kernel.reason]
+    while pending:
+        rejected = pending.pop()
+        for kernel in (k for root in rejected.roots for k in by_root[root]):
+            if not kernel.reason:
+                kernel.reason = f"its variable also holds {rejected.name}, which is kept"
+                pending.append(kernel)
+
+
+def _objection(users: Iterable[tuple[str, str, bool]], root: str, table: VariableTable) -> str:
+    for op, function, writes in users:
+        where = f" in {function}" if function else ""
+        if writes:
+            return f"its variable is changed by {op}{where}"
+        return f"its {'variable' if root in table.variables else 'constant'} is also used by {op}{where}"
+    return ""
+
+
+def _other_users(
+    finder: SiteFinder, instances: Iterable[Instance], live_main: set[str]
+) -> dict[str, list[tuple[str, str, bool]]]:
+    """Returns root -> (operation, function, writes) of everything that isn't a site's use."""
+    users = defaultdict(list)
+    for instance in instances:
+        for name, values in instance.static_inputs.items():
+            node = instance.body.nodes[name]
+            if (not instance.body.is_function and name not in live_main) or node.op in _READS:
+                continue
+            found = finder.matched(instance, name)
+            for index, value in values.items():
+                if found is not None and index == found[1].operand:
+                    continue
+                writes = _writes(node.op)
+                for root in value.roots:
+                    users[root].append((node.op, instance.body.name, writes))
+    return users
+
+
+def _writes(op: str) -> bool:
+    return "Assign" in op or "Apply" in op or "Scatter" in op
+
+
+def returned_values(instances: Iterable[Instance]) -> Iterable[tuple[Instance, Value]]:
+    """Yields static values that entry functions return to the outside."""
+    for instance in instances:
+        for value in instance.returns:
+            if value is not None:
+                yield instance, value
+
+
+def kept_operation(
+    finder: SiteFinder, place: Occurrence, reason: str, table: VariableTable
+) -> KeptOperation:
+    """Returns the report of a linear operation that stays."""
+    node = place.instance.body.nodes[place.node]
+    values = place.instance.static_inputs.get(place.node, {})
+    statics = [value for value in values.values() if isinstance(value, Static)]
+    name = place.node
+    for value in statics:
+        variables = [r for r in value.roots if r in table.variables]
+        if variables and node.op not in CALLS and node.op not in LOOPS:
+            largest = max(variables, key=lambda r: (table.variables[r].size, r))
+            name = readable_name(table.variables[largest].name, largest)
+    return KeptOperation(name, node.op, reason, Cost(macs=kept_macs(node, place)))

@@ -1,0 +1,518 @@
+"""Rewrites the functions around replaced kernels and threads the factors through calls.
+
+Every instance that uses a replaced kernel, or only passes it on, gets its own version
+of its function: without the arguments that brought the kernel, with arguments for the
+factors. Functions that all their instances change alike keep their names.
+"""
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2, node_def_pb2
+
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.rewriters.provenance_ops import EVALUATORS, TRANSPARENT
+from tfapprox.rewriters.saved_model_body import producer_of
+from tfapprox.rewriters.saved_model_sites import KernelUses, SiteUse
+from tfapprox.rewriters.saved_model_stages import Emitter, Factor, emit_chain
+from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Instance, Tracer
+
+_CHAIN_OPS = frozenset((*EVALUATORS, *TRANSPARENT, "Const", "ReadVariableOp", "Enter"))
+# Attributes that tie a function to others of the same signature, which it no longer has.
+_STALE_ATTRIBUTES = (
+    "api_implements",
+    "api_preferred_device",
+    "forward_function_name",
+    "backward_function_name",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FactorTensor:
+    """One stage's kernel as it will be stored.
+
+    Attributes:
+      site: whose stage it is.
+      name: of the variable or constant.
+      value: [in / groups, out] for dense sites, else [height, width, in / groups, out].
+      variable: key of the variable it takes the place of, None if that was a constant.
+    """
+
+    site: str
+    name: str
+    value: np.ndarray
+    variable: str | None
+
+    @property
+    def dtype(self) -> int:
+        return tf.as_dtype(self.value.dtype).as_datatype_enum
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replacement:
+    """A kernel, what stands in for it, and the indices of its factors."""
+
+    kernel: KernelUses
+    factorization: Factorization
+    factors: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A rewritten function.
+
+    Attributes:
+      name: of the function.
+      dropped: positions of arguments that are gone.
+      added: indices of the factors that come as last arguments.
+    """
+
+    name: str
+    dropped: tuple[int, ...]
+    added: tuple[int, ...]
+
+
+class Specialiser:
+    """Rewrites functions and main graph for a set of replacements.
+
+    Attributes:
+      functions: the new function library, name -> FunctionDef.
+      removed: keys and digests of the roots that nothing may need any more.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        replacements: Sequence[Replacement],
+        factors: Sequence[FactorTensor],
+    ):
+        self.factors = factors
+        self.removed = frozenset().union(*(r.kernel.roots for r in replacements))
+        self._tracer = tracer
+        self._uses: dict[int, dict[str, tuple[Replacement, SiteUse]]] = defaultdict(dict)
+        for replacement in replacements:
+            for use in replacement.kernel.uses:
+                self._uses[id(use.instance)][use.node] = (replacement, use)
+        self.functions = {name: body.proto for name, body in tracer.functions.items()}
+        self._local = {
+            (id(i), node): self._is_local(i, use)
+            for i in tracer.instances
+            for node, (_, use) in self._uses.get(id(i), {}).items()
+        }
+        self._needs: dict[int, tuple[int, ...]] = {}
+        self._changed: dict[int, bool] = {}
+        for instance in tracer.instances:
+            self._survey(instance)
+        self._versions: dict[tuple, Version] = {}
+        self._contents: dict[bytes, str] = {}
+        self._named: set[str] = set()
+        self._owners = self._choose_owners()
+
+    def _survey(self, instance: Instance) -> None:
+        needs: set[int] = set()
+        uses = self._uses.get(id(instance), {})
+        for node, (replacement, _) in uses.items():
+            if not self._local[id(instance), node]:
+                needs.update(replacement.factors)
+        callees = [c for call in instance.calls.values() for c in call.callees.values()]
+        for callee in callees:
+            needs.update(self._needs[id(callee)])
+        self._needs[id(instance)] = tuple(sorted(needs))
+        self._changed[id(instance)] = bool(
+            uses or self.dropped(instance) or any(self._changed[id(c)] for c in callees)
+        )
+
+    def _is_local(self, instance: Instance, use: SiteUse) -> bool:
+        """Says whether the kernel is a constant of the same function body."""
+        if any(not root.startswith("const:") for root in use.match.source.roots):
+            return False
+        body = instance.body
+        names = [producer_of(body.data_inputs(body.nodes[use.node])[use.match.operand])]
+        while names:
+            name = names.pop()
+            if name not in body.nodes or body.nodes[name].op not in _CHAIN_OPS:
+                return False
+            names += map(producer_of, body.data_inputs(body.nodes[name]))
+        return True
+
+    def dropped(self, instance: Instance) -> tuple[int, ...]:
+        """Returns the positions of arguments bound to what is removed."""
+        return tuple(
+            i for i, v in enumerate(instance.bindings) if v is not None and v.roots & self.removed
+        )
+
+    def changed(self, instance: Instance) -> bool:
+        return self._changed[id(instance)]
+
+    def needs(self, instance: Instance) -> tuple[int, ...]:
+        return self._needs[id(instance)]
+
+    def _choose_owners(self) -> dict[str, int]:
+        """Returns function name -> instance whose version may keep the name."""
+        owners: dict[str, int] = {}
+        kept = {i.body.name for i in self._tracer.instances if not self.changed(i)}
+        candidates = [*self._tracer.entries.values(), *self._tracer.instances]
+        for instance in candidates:
+            if self.changed(instance) and instance.body.name not in kept:
+                owners.setdefault(instance.body.name, id(instance))
+        return owners
+
+    def version(
+        self, instance: Instance, added: tuple[int, ...] | None = None, returns: bool = False
+    ) -> Version:
+        """Returns the rewritten function for an instance, made on first use.
+
+        Args:
+          instance: of a function that changes, or must take `added` arguments.
+          added: factors it gets; what it needs itself by default.
+          returns: hand the added arguments on as last outputs, as a loop's body does.
+        """
+        added = self.needs(instance) if added is None else added
+        key = (id(instance), added, returns)
+        if key not in self._versions:
+            name = self._name(instance)
+            proto = BodyRewriter(self, instance, added).function(name, returns)
+            self._versions[key] = self._shared(instance, proto, added)
+        return self._versions[key]
+
+    def _name(self, instance: Instance) -> str:
+        name = instance.body.name
+        if self._owners.get(name) == id(instance) and name not in self._named:
+            self._named.add(name)
+            return name
+        count = 1
+        while f"{name}_version_{count}" in self.functions:
+            count += 1
+        return f"{name}_version_{count}"
+
+    def _shared(self, instance: Instance, proto, added: tuple[int, ...]) -> Version:
+        """Stores a function, or finds the equal one that another instance led to."""
+        content = function_pb2.FunctionDef()
+        content.CopyFrom(proto)
+        content.signature.name = instance.body.name
+        identity = content.SerializeToString(deterministic=True)
+        own = proto.signature.name
+        name = own if own == instance.body.name else self._contents.setdefault(identity, own)
+        if name == own:
+            self.functions[name] = proto
+        return Version(name, self.dropped(instance), added)
+
+    def uses(self, instance: Instance) -> Mapping[str, tuple[Replacement, SiteUse]]:
+        return self._uses.get(id(instance), {})
+
+    def is_local(self, instance: Instance, node: str) -> bool:
+        return self._local[id(instance), node]
+
+
+class BodyRewriter:
+    """Rewrites one body: emits stages, redirects calls, drops what nothing needs."""
+
+    def __init__(
+        self,
+        owner: Specialiser,
+        instance: Instance,
+        added: tuple[int, ...],
+        references: Mapping[int, str] | None = None,
+    ):
+        """Args:
+        added: factors that come as arguments.
+        references: in the main graph, factor -> node of its handle or constant.
+        """
+        self._owner, self._instance, self._body = owner, instance, instance.body
+        self._taken = set(self._body.nodes) | set(self._body.arguments)
+        self._added = added
+        self._arguments = {i: self._argument_name(i) for i in added if references is None}
+        self._references = references if references is not None else self._arguments
+        self._replaced: dict[str, node_def_pb2.NodeDef] = {}
+        self._extra: list[node_def_pb2.NodeDef] = []
+        self._aliases: dict[str, str] = {}
+        self._idle: list[str] = []
+        self._factors: dict[int, Factor] = {}
+        self._returned = dict(self._body.returns)
+
+    def nodes(self) -> list[node_def_pb2.NodeDef]:
+        """Returns the new nodes; what the rewrite made superfluous is left out."""
+        for name, (replacement, use) in self._owner.uses(self._instance).items():
+            self._emit(name, replacement, use)
+        for name, call in self._instance.calls.items():
+            self._redirect(name, call)
+        current = {**self._body.nodes, **self._replaced}
+        made = [self._aliased(node) for node in (*current.values(), *self._extra)]
+        returned = [self._aliases.get(r, r) for r in self._returned.values()]
+        return _without_idle(made, self._idle, returned)
+
+    def function(self, name: str, returns_added: bool) -> function_pb2.FunctionDef:
+        """Returns the new function."""
+        old = self._body.proto
+        dropped = set(self._owner.dropped(self._instance))
+        if returns_added:
+            outputs = list(self._body.returns)
+            self._idle += [producer_of(self._body.returns[outputs[i]]) for i in dropped]
+            self._returned = {
+                output: reference
+                for i, (output, reference) in enumerate(self._body.returns.items())
+                if i not in dropped
+            }
+        nodes = self.nodes()
+        made = function_pb2.FunctionDef()
+        made.CopyFrom(_without_nodes(old))
+        made.signature.name = name
+        made.node_def.extend(nodes)
+        self._write_arguments(made, dropped)
+        self._write_returns(made, dropped if returns_added else set(), returns_added)
+        present = {node.name for node in nodes}
+        _keep_controls(made, present)
+        for attribute in _STALE_ATTRIBUTES:
+            made.attr.pop(attribute, None)
+        _check_closed(made)
+        return made
+
+    def _argument_name(self, index: int) -> str:
+        count = 0
+        while f"factor_{index}_{count}" in self._taken:
+            count += 1
+        self._taken.add(f"factor_{index}_{count}")
+        return f"factor_{index}_{count}"
+
+    def _emit(self, name: str, replacement: Replacement, use: SiteUse) -> None:
+        node = self._body.nodes[name]
+        operand = self._body.data_inputs(node)[use.match.operand]
+        emitter = Emitter(self._body, node, self._taken, self._enter_behind(operand))
+        if self._owner.is_local(self._instance, name):
+            factors = [self._constant(emitter, node, i) for i in replacement.factors]
+        else:
+            factors = [self._factor(emitter, i) for i in replacement.factors]
+        reference = emit_chain(
+            emitter, self._body, node, use.match, replacement.factorization, factors, use.flipped
+        )
+        *extra, last = emitter.nodes
+        self._extra += extra
+        self._replaced[name] = last
+        self._alias(self._body.reference(name, node.op), reference)
+        self._idle.append(producer_of(operand))
+
+    def _enter_behind(self, reference: str) -> node_def_pb2.NodeDef | None:
+        """Returns the Enter node that a kernel passes on its way into a TF1 loop."""
+        stack = [producer_of(reference)]
+        while stack:
+            node = self._body.nodes.get(stack.pop())
+            if node is None or node.op not in _CHAIN_OPS:
+                continue
+            if node.op == "Enter":
+                return node
+            stack += map(producer_of, self._body.data_inputs(node))
+        return None
+
+    def _factor(self, emitter: Emitter, index: int) -> Factor:
+        """Returns a factor that comes from outside, read once for each use."""
+        factor = self._owner.factors[index]
+        reference, dtype = self._references[index], tf.as_dtype(factor.dtype)
+        if factor.variable is not None:
+            reference = emitter.enter(reference, tf.resource)
+            reference = emitter.add("ReadVariableOp", (reference,), "read", dtype=dtype)
+            shape = tf.TensorShape(factor.value.shape).as_proto()
+            emitter.nodes[-1].attr["_output_shapes"].list.shape.append(shape)
+        else:
+            reference = emitter.enter(reference, dtype)
+        return Factor(reference, factor.dtype, factor.value.shape)
+
+    def _constant(self, emitter: Emitter, node: node_def_pb2.NodeDef, index: int) -> Factor:
+        """Returns a factor that is a constant of this body, made once."""
+        factor = self._owner.factors[index]
+        if index not in self._factors:
+            outside = Emitter(self._body, node, self._taken)
+            reference = outside.constant(factor.value, "factor")
+            self._extra += outside.nodes
+            self._factors[index] = Factor(reference, factor.dtype, factor.value.shape)
+        known = self._factors[index]
+        entered = emitter.enter(known.reference, tf.as_dtype(known.dtype))
+        return dataclasses.replace(known, reference=entered)
+
+    def _redirect(self, name: str, call) -> None:
+        owner, callees = self._owner, call.callees
+        if not any(owner.changed(callee) for callee in callees.values()):
+            return
+        node = node_def_pb2.NodeDef()
+        node.CopyFrom(self._replaced.get(name, self._body.nodes[name]))
+        loop = node.op in LOOPS
+        several = loop or node.op in BRANCHES
+        added = tuple(sorted({i for c in callees.values() for i in owner.needs(c)}))
+        dropped: tuple[int, ...] = ()
+        for (attribute, index), callee in callees.items():
+            returns = loop and attribute == "body"
+            version = owner.version(callee, added if several else None, returns)
+            dropped = version.dropped
+            value = node.attr[attribute]
+            target = value.list.func[index] if value.list.func else value.func
+            target.name = version.name
+        self._rewire(node, call.offset, dropped, added)
+        if loop:
+            self._renumber(node, dropped, added)
+        self._replaced[name] = node
+
+    def _rewire(self, node, offset: int, dropped: Iterable[int], added: Sequence[int]) -> None:
+        gone = {offset + i for i in dropped}
+        data = [x for x in node.input if not x.startswith("^")]
+        control = [x for x in node.input if x.startswith("^")]
+        self._idle += [producer_of(x) for i, x in enumerate(data) if i in gone]
+        kept = [x for i, x in enumerate(data) if i not in gone]
+        node.ClearField("input")
+        node.input.extend([*kept, *(self._references[i] for i in added), *control])
+        types = node.attr["T" if node.op in LOOPS else "Tin"].list
+        wanted = [t for i, t in enumerate(types.type) if i + offset not in gone]
+        wanted += [self._argument_type(i) for i in added]
+        types.ClearField("type")
+        types.type.extend(wanted)
+        for name in ("_read_only_resource_inputs", "_all_non_dynamic_inputs"):
+            node.attr.pop(name, None)
+
+    def _renumber(self, node, dropped: Iterable[int], added: Sequence[int]) -> None:
+        """Moves a loop's outputs to their new places."""
+        before = len(node.attr["T"].list.type) - len(added) + len(set(dropped))
+        kept = [i for i in range(before) if i not in set(dropped)]
+        for new, old in enumerate(kept):
+            self._alias(
+                self._body.reference(node.name, node.op, old),
+                self._body.reference(node.name, node.op, new),
+            )
+        for attribute in ("output_shapes", "_output_shapes"):
+            shapes = node.attr[attribute].list.shape if attribute in node.attr else ()
+            if len(shapes) == before:
+                wanted = [shapes[i] for i in kept] + [self._argument_shape(i) for i in added]
+                del node.attr[attribute].list.shape[:]
+                node.attr[attribute].list.shape.extend(wanted)
+        if "_num_original_outputs" in node.attr:
+            node.attr["_num_original_outputs"].i += len(added) - len(set(dropped))
+
+    def _alias(self, old: str, new: str) -> None:
+        if self._body.canonical(old) != self._body.canonical(new):
+            self._aliases[self._body.canonical(old)] = new
+
+    def _aliased(self, node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+        if not any(self._body.canonical(x) in self._aliases for x in node.input):
+            return node
+        changed = node_def_pb2.NodeDef()
+        changed.CopyFrom(node)
+        for i, reference in enumerate(node.input):
+            canonical = self._body.canonical(reference)
+            changed.input[i] = self._aliases.get(canonical, reference)
+        return changed
+
+    def _argument_type(self, index: int) -> int:
+        factor = self._owner.factors[index]
+        return tf.resource.as_datatype_enum if factor.variable is not None else factor.dtype
+
+    def _argument_shape(self, index: int):
+        factor = self._owner.factors[index]
+        return tf.TensorShape([] if factor.variable is not None else factor.value.shape).as_proto()
+
+    def _write_arguments(self, made: function_pb2.FunctionDef, dropped: set[int]) -> None:
+        old = self._body.proto
+        kept = [i for i in range(len(old.signature.input_arg)) if i not in dropped]
+        made.signature.ClearField("input_arg")
+        made.signature.input_arg.extend(old.signature.input_arg[i] for i in kept)
+        made.ClearField("arg_attr")
+        made.ClearField("resource_arg_unique_id")
+        for new, i in enumerate(kept):
+            if i in old.arg_attr:
+                made.arg_attr[new].CopyFrom(old.arg_attr[i])
+            if i in old.resource_arg_unique_id:
+                made.resource_arg_unique_id[new] = old.resource_arg_unique_id[i]
+        shapes = list(old.attr["_input_shapes"].list.shape) if "_input_shapes" in old.attr else None
+        for index in self._added:
+            factor = self._owner.factors[index]
+            argument = made.signature.input_arg.add(
+                name=self._arguments[index], type=self._argument_type(index)
+            )
+            if factor.variable is not None:
+                shape = tf.TensorShape(factor.value.shape).as_proto()
+                argument.handle_data.add(dtype=factor.dtype, shape=shape)
+        if shapes is not None:
+            wanted = [shapes[i] for i in kept if i < len(shapes)]
+            wanted += [self._argument_shape(i) for i in self._added]
+            del made.attr["_input_shapes"].list.shape[:]
+            made.attr["_input_shapes"].list.shape.extend(wanted)
+
+    def _write_returns(self, made, dropped: set[int], returns_added: bool) -> None:
+        for output, reference in self._returned.items():
+            made.ret[output] = self._aliases.get(reference, reference)
+        old = self._body.proto.signature.output_arg
+        made.signature.ClearField("output_arg")
+        for i, argument in enumerate(old):
+            if i in dropped:
+                made.ret.pop(argument.name)
+            else:
+                made.signature.output_arg.add().CopyFrom(argument)
+        for index in self._added if returns_added else ():
+            name = f"{self._arguments[index]}_out"
+            made.signature.output_arg.add(name=name, type=self._argument_type(index))
+            made.ret[name] = self._arguments[index]
+
+
+def _without_nodes(proto: function_pb2.FunctionDef) -> function_pb2.FunctionDef:
+    """Returns a copy without the nodes, which are most of it."""
+    bare = function_pb2.FunctionDef()
+    bare.signature.CopyFrom(proto.signature)
+    for field in ("attr", "ret", "control_ret"):
+        for key, value in getattr(proto, field).items():
+            if isinstance(value, str):
+                getattr(bare, field)[key] = value
+            else:
+                getattr(bare, field)[key].CopyFrom(value)
+    return bare
+
+
+def _without_idle(
+    nodes: list[node_def_pb2.NodeDef], idle: Iterable[str], returned: Iterable[str]
+) -> list[node_def_pb2.NodeDef]:
+    """Drops nodes of the kernels' chains that nothing reads, and control edges to them."""
+    by_name = {node.name: node for node in nodes}
+    readers: Counter[str] = Counter(map(producer_of, returned))
+    for node in nodes:
+        readers.update(producer_of(x) for x in node.input if not x.startswith("^"))
+    gone: set[str] = set()
+    stack = list(idle)
+    while stack:
+        name = stack.pop()
+        node = by_name.get(name)
+        if node is None or name in gone or readers[name] or node.op not in _CHAIN_OPS:
+            continue
+        gone.add(name)
+        for reference in node.input:
+            if not reference.startswith("^"):
+                readers[producer_of(reference)] -= 1
+                stack.append(producer_of(reference))
+    kept = [node for node in nodes if node.name not in gone]
+    return [_without_controls(node, gone) for node in kept]
+
+
+def _without_controls(node: node_def_pb2.NodeDef, gone: set[str]) -> node_def_pb2.NodeDef:
+    if not any(x.startswith("^") and x[1:] in gone for x in node.input):
+        return node
+    changed = node_def_pb2.NodeDef()
+    changed.CopyFrom(node)
+    changed.ClearField("input")
+    changed.input.extend(x for x in node.input if not (x.startswith("^") and x[1:] in gone))
+    return changed
+
+
+def _keep_controls(made: function_pb2.FunctionDef, present: set[str]) -> None:
+    lost = [name for name, node in made.control_ret.items() if node not in present]
+    for name in lost:
+        del made.control_ret[name]
+    kept = [name for name in made.signature.control_output if name not in lost]
+    made.signature.ClearField("control_output")
+    made.signature.control_output.extend(kept)
+
+
+def _check_closed(made: function_pb2.FunctionDef) -> None:
+    """Guards against a slip of this module: every reference must lead somewhere."""
+    known = {node.name for node in made.node_def}
+    known |= {argument.name for argument in made.signature.input_arg}
+    references = [x for node in made.node_def for x in node.input] + list(made.ret.values())
+    dangling = sorted({producer_of(x) for x in references} - known)
+    if dangling:
+        raise RuntimeError(f"rewriting {made.signature.name} left {dangling[:5]} dangling")
