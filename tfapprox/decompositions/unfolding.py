@@ -15,7 +15,7 @@ channels first; the order within a side changes no spectrum and no factor.)
 
 References:
   Liebenwein, Maalouf, Gal, Feldman, Rus: Compressing Neural Networks: Towards
-  Determining the Optimal Layer-wise Decomposition, 2021, supplement, schemes 0-3.
+  Determining the Optimal Layer-wise Decomposition, 2021, supplement, Section A.6.
 """
 
 import math

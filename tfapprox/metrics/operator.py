@@ -34,8 +34,8 @@ class OperatorNorm:
         s_{j+1}^2.
 
         References:
-          Liebenwein et al. 2021, supplement, proof of Theorem 1, where this matrix
-          is bounded instead; see `OperatorBound`.
+          Liebenwein et al. 2021, supplement, Section A.4, which holds the true norm to
+          be too slow and falls back on Theorem 1; see `OperatorBound`.
         """
         if spectrum.scheme == 0 and spectrum.slices == 1:
             return np.append(spectrum.values[0], 0.0)[ranks]

@@ -28,8 +28,9 @@ def select_alds(problem: Problem) -> Selection:
       InfeasibleBudgetError: the budget can't be met; the message names the floor.
 
     References:
-      Liebenwein et al. 2021, Equation 3. We depart from its Algorithm 1, a local
-      search from random seeds: with one error per candidate the problem separates.
+      Liebenwein et al. 2021, Equation 8 and supplement, Section A.4. We depart from
+      Algorithm 1, a local search from random seeds: with one error per candidate the
+      problem separates.
     """
     if problem.budget.max_error is not None:
         return select_error_bound(problem)
