@@ -1,6 +1,7 @@
 """Convolutions that use only a sample of the input channels, forward and backward."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -149,7 +150,7 @@ def _sampled_forward_full_gradients(
     seed: tf.Tensor | None,
 ) -> tf.Tensor:
     @tf.custom_gradient
-    def convolution(x: tf.Tensor, kernel: tf.Tensor):
+    def convolution(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             dx = placement.input_gradient(tf.shape(x), kernel, dy)
             return dx, placement.kernel_gradient(x, tf.shape(kernel), dy)

@@ -1,5 +1,7 @@
 """Matrix products that multiply only a sample of the column-row pairs, forward and backward."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfapprox.errors import UserError
@@ -94,7 +96,7 @@ def _sampled_forward_full_gradients(
     x: tf.Tensor, kernel: tf.Tensor, sampling: Sampling, seed: tf.Tensor | None
 ) -> tf.Tensor:
     @tf.custom_gradient
-    def product(x: tf.Tensor, kernel: tf.Tensor):
+    def product(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             # On CPUs much faster than matmul(dy, kernel, transpose_b=True).
             dx = tf.transpose(tf.matmul(kernel, dy, transpose_b=True))
@@ -116,7 +118,7 @@ def _product_with_sampled_gradients(
     """Returns a^T b, [m, p], for a [k, m] and b [k, p], whose gradients are sampled."""
 
     @tf.custom_gradient
-    def product(a: tf.Tensor, b: tf.Tensor):
+    def product(a: tf.Tensor, b: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             if sampling.mode == "meprop":
                 return _unified_top_k_gradients(a, b, dy, sampling, seed)

@@ -1,5 +1,7 @@
 """Picking entries along an axis, and spreading their gradients back, in the fastest forms."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfapprox.ops.draw import Draw
@@ -18,7 +20,7 @@ def take(x: tf.Tensor, draw: Draw, axis: int = 0) -> tf.Tensor:
     indices = draw.indices
 
     @tf.custom_gradient
-    def gather(x: tf.Tensor):
+    def gather(x: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tf.Tensor:
             return spread(dy, draw, size, axis)
 

@@ -1,0 +1,56 @@
+"""The check values again, from built models."""
+
+import pytest
+from tensorflow import keras
+
+from experiments.models.lstm_lm import lstm_lm
+from experiments.models.mlp import mlp
+from experiments.models.mnist_cnn import mnist_cnn
+from experiments.models.wide_resnet import wide_resnet
+from tfapprox.rewriters.approximate_training import (
+    ApproximateTrainingConfig,
+    approximate_training,
+)
+from tfapprox.sampling.settings import Sampling
+from tfapprox.training.model_compute import model_compute_reduction, model_layers
+
+
+@pytest.mark.parametrize(
+    "build, sampling, choice, batch, percent, digits",
+    [
+        (mlp, Sampling(forward_ratio=0.4, backward_ratio=0.05), {}, 50, 79.50, 2),
+        (mnist_cnn, Sampling(forward_ratio=0.3), {}, 50, 67.86, 2),
+        (mnist_cnn, Sampling(forward_ratio=0.4, backward_ratio=0.2), {}, 50, 78.84, 2),
+        (lstm_lm, Sampling(forward_ratio=0.5), {"include": "projection"}, 20, 24.5, 1),
+        (wide_resnet, Sampling(forward_ratio=0.5), {"exclude": "logits"}, 128, 49.997, 3),
+    ],
+)
+def test_the_papers_networks_give_the_published_reductions(
+    build, sampling, choice, batch, percent, digits
+):
+    model, _ = approximate_training(build(), ApproximateTrainingConfig(sampling, **choice))
+    assert round(100 * model_compute_reduction(model, batch), digits) == percent
+
+
+def test_layers_behind_trained_ones_are_not_first_and_nested_models_are_laid_open():
+    layers = keras.layers
+    inner = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 3, name="in")], name="body")
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Flatten()(inner(inputs))
+    side = layers.Dense(5, name="side")(layers.Flatten()(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="out")(layers.Concatenate()([x, side])))
+    found = {
+        entry.name: (entry.macs, entry.out_channels, entry.first) for entry in model_layers(model)
+    }
+    assert found == {
+        "in": (4 * 4 * 27 * 4, 4, True),
+        "side": (108 * 5, 5, True),
+        "out": ((64 + 5) * 2, 2, False),
+    }
+
+
+def test_einsum_layers_are_counted_by_their_free_axes():
+    inputs = keras.Input((7, 6))
+    outputs = keras.layers.EinsumDense("abc,cde->abde", output_shape=(7, 2, 5))(inputs)
+    (entry,) = model_layers(keras.Model(inputs, outputs))
+    assert (entry.macs, entry.out_channels) == (7 * 6 * 10, 10)

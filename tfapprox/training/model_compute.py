@@ -1,0 +1,71 @@
+"""The linear layers of a Keras model as the compute-reduction convention counts them."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from tfapprox.rewriters.keras_graph import check_graph_model, is_graph_model, nodes_of
+from tfapprox.sampling.compute_reduction import LayerCompute, compute_reduction
+
+
+def model_layers(model: Any) -> list[LayerCompute]:
+    """Returns one entry for each call of a dense, convolutional or recurrent layer.
+
+    MACs are for one example; a size the model leaves open counts as 1 (so those of a
+    language model of any length are for one word). Recurrent layers count their two
+    gate matrices. A layer is `first` when nothing before it learns.
+
+    Args:
+      model: Sequential or Functional, with or without sampled layers.
+
+    Raises:
+      UserError: no graph model.
+    """
+    check_graph_model(model)
+    entries = []
+    for layer, output, first in _calls(model, set()):
+        macs, out_channels = _forward(layer, output)
+        if macs:
+            sampling = getattr(layer, "sampling", None)
+            entries.append(LayerCompute(layer.name, macs, out_channels, first, sampling))
+    return entries
+
+
+def model_compute_reduction(model: Any, batch_size: int) -> float:
+    """Returns the share of training MACs that the model's sampled layers save."""
+    return compute_reduction(model_layers(model), batch_size)
+
+
+def _calls(model: Any, learned: set[int]) -> Iterator[tuple[Any, Any, bool]]:
+    """Yields (layer, output, first) of each call; `learned` holds tensors behind weights."""
+    for layer, args, kwargs, outputs in nodes_of(model):
+        sources = [x for x in tf.nest.flatten((args, kwargs)) if hasattr(x, "shape")]
+        behind = any(id(x) in learned for x in sources)
+        if is_graph_model(layer):
+            yield from _calls(layer, {id(x) for x in layer.inputs} if behind else set())
+        else:
+            yield layer, outputs[0], not behind
+        if behind or layer.trainable_weights:
+            learned.update(id(x) for x in outputs)
+
+
+def _forward(layer: Any, output: Any) -> tuple[int, int]:
+    """Returns MACs of the forward pass for one example, and output channels."""
+    cell: Any = getattr(layer, "cell", None)
+    if hasattr(cell, "recurrent_kernel"):
+        size = sum(math.prod(w.shape) for w in (cell.kernel, cell.recurrent_kernel))
+        return size, int(cell.kernel.shape[-1])
+    kernel: Any = getattr(layer, "kernel", None)
+    if kernel is None or len(kernel.shape) < 2:
+        return 0, 0
+    lead = len(kernel.shape) - 1
+    if hasattr(layer, "equation"):
+        labels = layer.equation.replace(" ", "").partition("->")
+        free = [x for x in labels[0].partition(",")[2] if x in labels[2]]
+        own = math.prod(output.shape[labels[2].index(x) - len(labels[2])] for x in free)
+        positions = math.prod(size or 1 for size in output.shape[1:]) // own
+        return math.prod(kernel.shape) * positions, own
+    inner = output.shape[1:-1] if lead else ()
+    return math.prod(kernel.shape) * math.prod(size or 1 for size in inner), int(kernel.shape[-1])
