@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 import tfapprox
 from tfapprox import registry
-from tfapprox.cli.parser import COMMANDS, parse
+from tfapprox.cli.parser import COMMANDS, Parser, parse
 
 
 def help_of(capsys, *command):
@@ -72,6 +73,14 @@ def test_wrong_use_is_told_in_one_line(capsys, argv, culprit):
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("tfapprox: error: ") and culprit in line
+
+
+def test_flags_of_the_surrounding_program_are_no_obstacle():
+    surrounding = flags.FlagValues()
+    flags.DEFINE_string("output_dir", "theirs", "Another program's.", flag_values=surrounding)
+    parser = Parser(inherited_absl_flags=surrounding)
+    parser.add_argument("--output_dir")
+    assert parser.parse_args(["--output_dir=ours"]).output_dir == "ours"
 
 
 def test_lists_are_parsed():

@@ -17,12 +17,9 @@ from tfapprox.errors import UserError, VerificationError
 FAILED_VERIFICATION, USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 1, 2, 70, 130
 
 
-def run() -> None:
-    """Runs the command of `sys.argv` and exits; the console script."""
-    try:
-        app.run(main, flags_parser=parse)
-    except KeyboardInterrupt:
-        sys.exit(_complain("interrupted", INTERRUPTED))
+def run_program() -> None:
+    """Runs the command of `sys.argv` and exits."""
+    app.run(main, flags_parser=parse)
 
 
 def main(args: argparse.Namespace) -> int:

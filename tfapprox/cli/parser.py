@@ -45,7 +45,10 @@ class Parser(argparse_flags.ArgumentParser):
     """Says what is wrong in one line, and lays out help as it is written."""
 
     def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, formatter_class=_HelpLayout, **settings)
+        # absl's flags are flags of every command. In a notebook, or a program with
+        # flags of its own, ours win where names meet.
+        settings |= {"allow_abbrev": False, "conflict_handler": "resolve"}
+        super().__init__(formatter_class=_HelpLayout, **settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"tfapprox: error: {message} (see {self.prog} --help)\n")
