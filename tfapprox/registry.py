@@ -4,23 +4,47 @@ from typing import Any
 
 from tfapprox.decompositions.base import Decomposition
 from tfapprox.decompositions.svd import SvdDecomposition
+from tfapprox.decompositions.tucker import TuckerDecomposition
 from tfapprox.errors import UserError
 from tfapprox.metrics import METRICS
 from tfapprox.selection.alds import select_alds
+from tfapprox.selection.alds_alternating import AlternatingAldsSelector
 from tfapprox.selection.energy import select_energy
+from tfapprox.selection.evbmf import EvbmfSelector
+from tfapprox.selection.fixed_slices import FixedSlicesSelector
+from tfapprox.selection.lrank import select_lrank
 from tfapprox.selection.problem import Selector
 from tfapprox.selection.uniform import select_uniform
 
-DECOMPOSITIONS: dict[str, Decomposition] = {"svd": SvdDecomposition()}
+DECOMPOSITIONS: dict[str, Decomposition] = {
+    "svd": SvdDecomposition(),
+    "tucker2": TuckerDecomposition(),
+}
 
 SELECTORS: dict[str, Selector] = {
     "alds": select_alds,
+    "alds_alternating": AlternatingAldsSelector(),
+    "alds_error": FixedSlicesSelector("alds_error", 3, select_alds),
+    "alds_simple": FixedSlicesSelector("alds_simple", 3, select_uniform),
     "energy": select_energy,
+    "evbmf": EvbmfSelector(),
+    "lrank": select_lrank,
+    "svd_error": FixedSlicesSelector("svd_error", 1, select_alds),
     "uniform": select_uniform,
 }
 
 # The metric each selector is defined with.
-SELECTOR_METRIC = {"alds": "operator", "energy": "frobenius", "uniform": "operator"}
+SELECTOR_METRIC = {
+    "alds": "operator",
+    "alds_alternating": "operator",
+    "alds_error": "operator",
+    "alds_simple": "operator",
+    "energy": "frobenius",
+    "evbmf": "frobenius",
+    "lrank": "frobenius",
+    "svd_error": "operator",
+    "uniform": "operator",
+}
 
 _TABLES: dict[str, Any] = {
     "decomposition": DECOMPOSITIONS,

@@ -25,7 +25,9 @@ def test_every_site_is_as_cheap_as_the_bound_allows(problem, sixths):
             assert table.error[row] == table.error[meets & (cost == cost[row])].min()
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize(
+    "name", sorted(set(SELECTORS) - {"alds_error", "alds_simple", "evbmf", "svd_error"})
+)
 @given(problem=problems())
 def test_every_selector_takes_a_bound_instead_of_a_keep_ratio(name, problem):
     problem = Problem(problem.tables, Budget("macs", max_error=0.5))

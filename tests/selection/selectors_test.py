@@ -15,6 +15,8 @@ from tfapprox.selection.energy import select_energy
 from tfapprox.selection.problem import Budget, CandidateTable, Configuration, Problem
 from tfapprox.selection.uniform import select_uniform
 
+# The others need slices or EVBMF ranks in the table, and refuse tables without.
+ANY_TABLE = sorted(set(SELECTORS) - {"alds_error", "alds_simple", "evbmf", "svd_error"})
 KINDS = st.sampled_from(["params", "macs", "bytes"])
 
 
@@ -47,7 +49,7 @@ def total_cost(problem, selection):
     return total
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", ANY_TABLE)
 @given(problem=problems())
 def test_the_budget_is_never_exceeded(name, problem):
     selection = solve(SELECTORS[name], problem)
@@ -55,7 +57,7 @@ def test_the_budget_is_never_exceeded(name, problem):
         assert total_cost(problem, selection) <= problem.limit
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", ANY_TABLE)
 @given(problem=problems())
 def test_only_an_infeasible_budget_is_refused_and_the_floor_is_named(name, problem):
     floor = floor_ratio(problem) if problem.tables else None
@@ -68,7 +70,7 @@ def test_only_an_infeasible_budget_is_refused_and_the_floor_is_named(name, probl
         assert solve(SELECTORS[name], problem) is not None
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", ANY_TABLE)
 @given(problem=problems(), kind=KINDS)
 def test_the_floor_itself_is_feasible(name, problem, kind):
     if problem.tables:
@@ -77,7 +79,7 @@ def test_the_floor_itself_is_feasible(name, problem, kind):
         assert total_cost(problem, SELECTORS[name](problem)) <= problem.limit
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", ANY_TABLE)
 @given(problem=problems())
 def test_every_dense_site_has_a_reason_and_every_row_costs_less_than_dense(name, problem):
     selection = solve(SELECTORS[name], problem)
@@ -91,7 +93,8 @@ def test_every_dense_site_has_a_reason_and_every_row_costs_less_than_dense(name,
             assert row is None or table.cost["macs"][row] < table.dense_cost("macs")
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+# Random starts see sites and rows in their order.
+@pytest.mark.parametrize("name", sorted({*ANY_TABLE} - {"alds_alternating"}))
 @given(problem=problems())
 def test_the_order_of_rows_and_sites_changes_nothing(name, problem):
     def turned(table):
@@ -112,7 +115,7 @@ def test_the_order_of_rows_and_sites_changes_nothing(name, problem):
     assert picks(problem) == picks(Problem(reversed_tables, problem.budget, problem.fixed))
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", ANY_TABLE)
 @given(problem=problems())
 def test_keeping_everything_changes_no_site_unless_it_is_free(name, problem):
     problem = Problem(problem.tables, Budget("macs", keep=1.0), problem.fixed)
@@ -122,7 +125,7 @@ def test_keeping_everything_changes_no_site_unless_it_is_free(name, problem):
     assert not any(taken)
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", ANY_TABLE)
 def test_a_kind_of_cost_is_limited_only_by_itself(name):
     table = table_of("a", 100, [(0.1, 50)])
     cost = {"params": np.array([50]), "macs": np.array([200]), "bytes": np.array([50])}

@@ -29,7 +29,11 @@ def pointwise_candidates(
     options = dataclasses.replace(options, schemes=(0,), slices=(1,))
     table = _SVD.candidates(site, metric, options, spectra)
     names = [configure(row.settings["rank"]) for row in table.configurations]
-    return dataclasses.replace(table, configurations=names)
+    noise = [
+        dict.fromkeys(name.settings, ranks["rank"])
+        for name, ranks in zip(names, table.noise_ranks, strict=True)
+    ]
+    return dataclasses.replace(table, configurations=names, noise_ranks=noise)
 
 
 def pointwise_factorize(site: Site, rank: int, spectra: SpectrumCache) -> Factorization:

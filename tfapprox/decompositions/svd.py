@@ -7,8 +7,9 @@ import numpy as np
 from tfapprox.accounting.cost import Cost, StageShape, chain_cost
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.accounting.site import Site
+from tfapprox.decompositions.evbmf import evbmf_rank
 from tfapprox.decompositions.options import CandidateOptions
-from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.decompositions.spectra import Spectrum, SpectrumCache
 from tfapprox.decompositions.unfolding import (
     SCHEMES,
     distinct_schemes,
@@ -54,6 +55,7 @@ class SvdDecomposition:
         norm = measure.site_norm(site, spectra)
         configurations: list[Configuration] = []
         errors, costs = [np.empty(0)], [np.empty((3, 0), np.int64)]
+        noise_ranks: list[Mapping[str, int]] = []
         for scheme in distinct_schemes(site.kernel_size, options.schemes):
             for slices in options.slices:
                 if site.in_channels % slices:
@@ -65,10 +67,17 @@ class SvdDecomposition:
                 errors.append(_ratio(measure.residual_norms(spectrum, ranks), norm))
                 costs.append(cost)
                 configurations += [_configuration(scheme, slices, int(rank)) for rank in ranks]
+                noise_ranks += [_noise_rank(site, spectrum)] * len(ranks)
         params, macs, size = np.concatenate(costs, axis=1)
         columns: Mapping = {"params": params, "macs": macs, "bytes": size}
         return CandidateTable(
-            site.name, configurations, np.concatenate(errors), columns, site.cost, norm
+            site.name,
+            configurations,
+            np.concatenate(errors),
+            columns,
+            site.cost,
+            norm,
+            noise_ranks,
         )
 
     def full_rank(self, site: Site) -> Configuration:
@@ -98,6 +107,15 @@ class SvdDecomposition:
 
 def _configuration(scheme: int, slices: int, rank: int) -> Configuration:
     return Configuration("svd", {"scheme": scheme, "slices": slices, "rank": rank})
+
+
+def _noise_rank(site: Site, spectrum: Spectrum) -> Mapping[str, int]:
+    """Returns the EVBMF rank by the setting's name; of whole unfoldings only, not of slices."""
+    if spectrum.slices > 1:
+        return {}
+    return {
+        "rank": evbmf_rank(spectrum.values[0], matrix_shape(site.kernel.shape, spectrum.scheme))
+    }
 
 
 def _ratio(residuals: np.ndarray, norm: float) -> np.ndarray:

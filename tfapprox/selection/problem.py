@@ -74,6 +74,17 @@ class CandidateTable:
             noise_ranks=[row for table in tables for row in table.noise_ranks or [{}] * len(table)],
         )
 
+    def take(self, rows: Sequence[int]) -> "CandidateTable":
+        """Returns the table of these rows alone, in this order."""
+        places = np.asarray(rows, np.int64)
+        return dataclasses.replace(
+            self,
+            configurations=[self.configurations[row] for row in rows],
+            error=self.error[places],
+            cost={kind: column[places] for kind, column in self.cost.items()},
+            noise_ranks=[self.noise_ranks[row] for row in rows] if self.noise_ranks else (),
+        )
+
     def dense_cost(self, kind: CostKind) -> int:
         return getattr(self.dense, kind)
 
