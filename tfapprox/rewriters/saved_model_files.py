@@ -145,7 +145,8 @@ def _open_checkpoint(prefix: Path):
 def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (tf.errors.OpError, ValueError, RuntimeError, SystemError) as error:
+    # The checkpoint reader tells of a short read by an IndexError.
+    except (tf.errors.OpError, IndexError, ValueError, RuntimeError, SystemError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(
