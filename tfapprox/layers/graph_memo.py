@@ -38,5 +38,10 @@ def once_in_graph(
 def _only_read(graph: tf.Graph, variable: tf.Variable) -> bool:
     if not isinstance(variable, tf.Variable):
         variable = variable._value  # Keras 3: `value` and `handle` are casts in mixed precision
-    handle = graph.capture(variable.handle) if hasattr(graph, "capture") else variable.handle
-    return all(consumer.type == "ReadVariableOp" for consumer in handle.consumers())
+    # A distributed variable has one component for each replica.
+    for component in getattr(variable, "values", (variable,)):
+        handle = component.handle
+        handle = graph.capture(handle) if hasattr(graph, "capture") else handle
+        if any(consumer.type != "ReadVariableOp" for consumer in handle.consumers()):
+            return False
+    return True
