@@ -1,6 +1,7 @@
 """Settings of a compression, checked once, with a JSON round trip."""
 
 import dataclasses
+import json
 import re
 
 from tfapprox.decompositions.options import CandidateOptions
@@ -48,7 +49,8 @@ class CompressionConfig:
         return bool(re.search(self.include, site)) and not excluded
 
     def to_json(self) -> dict:
-        return dataclasses.asdict(self)
+        """Returns what JSON can hold and gives back alike: lists, no tuples."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_json(cls, body: dict) -> "CompressionConfig":
