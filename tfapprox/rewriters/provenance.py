@@ -15,6 +15,7 @@ from tensorflow.core.framework import node_def_pb2
 from tensorflow.python.framework import dtypes, tensor_util
 
 from tfapprox.rewriters.provenance_ops import DATA_OPERANDS, EVALUATORS, TRANSPARENT, Unevaluable
+from tfapprox.rewriters.saved_model_body import attribute
 
 FLOATS = frozenset((dtypes.half, dtypes.bfloat16, dtypes.float32, dtypes.float64))
 
@@ -101,7 +102,7 @@ class Provenance:
 
     def constant(self, node: node_def_pb2.NodeDef) -> Static:
         """Returns the value of a Const node; constants of equal content are one."""
-        proto = node.attr["value"].tensor
+        proto = attribute(node, "value").tensor
         content = proto.tensor_content or proto.SerializeToString(deterministic=True)
         header = f"{proto.dtype}{[d.size for d in proto.tensor_shape.dim]}".encode()
         root = "const:" + hashlib.sha1(header + b"|" + content).hexdigest()
@@ -155,13 +156,13 @@ def _is_float_cast(node: node_def_pb2.NodeDef) -> bool:
     # The factors keep the dtype the kernel is stored in and are cast where they are used.
     if node.op != "Cast":
         return False
-    return all(dtypes.as_dtype(node.attr[k].type) in FLOATS for k in ("SrcT", "DstT"))
+    return all(dtypes.as_dtype(attribute(node, k).type) in FLOATS for k in ("SrcT", "DstT"))
 
 
 def _attributes(node: node_def_pb2.NodeDef) -> tuple:
     pairs = []
     for name in sorted(name for name in node.attr if not name.startswith("_")):
-        value = node.attr[name]
+        value = attribute(node, name)
         kind = value.WhichOneof("value")
         if kind == "list":
             pairs.append((name, tuple(value.list.i)))

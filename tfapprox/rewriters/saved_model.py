@@ -17,7 +17,7 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.provenance import Handle, Provenance, Value
-from tfapprox.rewriters.saved_model_body import Body, producer_of
+from tfapprox.rewriters.saved_model_body import Body, attribute, producer_of
 from tfapprox.rewriters.saved_model_duplicates import merge_duplicates
 from tfapprox.rewriters.saved_model_files import SavedModelFiles
 from tfapprox.rewriters.saved_model_matching import FORMS, LINEAR
@@ -311,10 +311,12 @@ def _recorded_x_shape(instance: Instance, name: str) -> Shape:
     reference = body.data_inputs(body.nodes[name])[0]
     producer, index = body.position(reference)
     if producer in body.nodes:
-        recorded = body.nodes[producer].attr["_output_shapes"].list.shape
+        recorded = attribute(body.nodes[producer], "_output_shapes").list.shape
     elif producer in body.arguments:
         position = body.arguments.index(producer)
-        recorded = body.proto.arg_attr[position].attr["_output_shapes"].list.shape
+        recorded = ()
+        if position in body.proto.arg_attr:
+            recorded = attribute(body.proto.arg_attr[position], "_output_shapes").list.shape
         index = 0
     else:
         return None

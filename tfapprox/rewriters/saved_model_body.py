@@ -9,9 +9,10 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
+from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 from tensorflow.python.framework import op_def_registry
 
+_NO_ATTRIBUTE = attr_value_pb2.AttrValue()
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -120,6 +121,14 @@ class Body:
             producers = map(producer_of, self.nodes[name].input)
             stack.extend(p for p in producers if p in self.nodes and p not in seen)
         return seen
+
+
+def attribute(node: node_def_pb2.NodeDef, name: str) -> attr_value_pb2.AttrValue:
+    """Returns an attribute or, if the node lacks it, an empty one.
+
+    Reading `node.attr[name]` would add it to the node, and the SavedModel with it.
+    """
+    return node.attr[name] if name in node.attr else _NO_ATTRIBUTE
 
 
 def producer_of(reference: str) -> str:

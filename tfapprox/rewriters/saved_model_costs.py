@@ -3,6 +3,7 @@
 import numpy as np
 from tensorflow.core.framework import node_def_pb2
 
+from tfapprox.rewriters.saved_model_body import attribute
 from tfapprox.rewriters.saved_model_shapes import Occurrence, Shape
 
 
@@ -13,9 +14,9 @@ def kept_macs(node: node_def_pb2.NodeDef, place: Occurrence) -> int:
     """
     inputs, output = place.inputs, place.output
     if node.op in ("MatMul", "_FusedMatMul"):
-        macs = _size(output) * _axis(inputs[0], -2 if node.attr["transpose_a"].b else -1)
+        macs = _size(output) * _axis(inputs[0], -2 if attribute(node, "transpose_a").b else -1)
     elif node.op.startswith("BatchMatMul"):
-        macs = _size(output) * _axis(inputs[0], -2 if node.attr["adj_x"].b else -1)
+        macs = _size(output) * _axis(inputs[0], -2 if attribute(node, "adj_x").b else -1)
     elif node.op == "Einsum":
         macs = _einsum(node, inputs)
     elif node.op in ("Conv2D", "_FusedConv2D", "Conv3D"):
@@ -30,7 +31,7 @@ def kept_macs(node: node_def_pb2.NodeDef, place: Occurrence) -> int:
 
 
 def _einsum(node: node_def_pb2.NodeDef, inputs: tuple[Shape, ...]) -> int:
-    operands = node.attr["equation"].s.decode().replace(" ", "").split("->")[0].split(",")
+    operands = attribute(node, "equation").s.decode().replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for labels, shape in zip(operands, inputs, strict=False):
         if shape is None:

@@ -17,6 +17,7 @@ from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Kind
 from tfapprox.rewriters.provenance import FLOATS, Static, Value
 from tfapprox.rewriters.provenance_ops import Unevaluable
+from tfapprox.rewriters.saved_model_body import attribute
 from tfapprox.rewriters.saved_model_einsum import EinsumProduct, NotAProduct
 from tfapprox.rewriters.saved_model_shapes import Occurrence, Shape
 
@@ -92,7 +93,7 @@ def match(node: node_def_pb2.NodeDef, values: Mapping[int, Value], x_shape: Shap
         raise Refused("product of two activations")
     if len(statics) == 2:
         raise Refused("product of two constants")
-    dtype = node.attr["Ta" if node.op == "BatchMatMulV3" else "T"].type
+    dtype = attribute(node, "Ta" if node.op == "BatchMatMulV3" else "T").type
     if dtypes.as_dtype(dtype) not in FLOATS:
         raise Refused(f"{dtypes.as_dtype(dtype).name} kernel: only floating point is factorized")
     operand = statics[0]
@@ -112,7 +113,7 @@ def _matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndar
     if kernel.ndim != 2:
         raise Refused("its kernel has no two axes")
     # With the kernel on the left, y = W x, so the channel matrix is W transposed.
-    flag = node.attr["transpose_b" if operand else "transpose_a"].b
+    flag = attribute(node, "transpose_b" if operand else "transpose_a").b
     matrix = kernel.T if flag == bool(operand) else kernel
     return "dense", matrix[None, None]
 
@@ -120,22 +121,22 @@ def _matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndar
 def _batch_matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
     kernel = source.value()
     if node.op == "BatchMatMulV3":
-        types = {node.attr[name].type for name in ("Ta", "Tb", "Tout")}
+        types = {attribute(node, name).type for name in ("Ta", "Tb", "Tout")}
         if len(types) > 1:
             raise Refused("its operands and result differ in type")
     if kernel.ndim < 2 or kernel.size != np.prod(kernel.shape[-2:]):
         raise Refused("its kernel is a batch of matrices")
     matrix = kernel.reshape(kernel.shape[-2:])
-    flag = node.attr["adj_y" if operand else "adj_x"].b
+    flag = attribute(node, "adj_y" if operand else "adj_x").b
     matrix = matrix.T if flag == bool(operand) else matrix
     return "dense", matrix[None, None]
 
 
 def _einsum(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
-    if node.attr["N"].i != 2:
-        raise Refused(f"einsum of {node.attr['N'].i} operands")
+    if attribute(node, "N").i != 2:
+        raise Refused(f"einsum of {attribute(node, 'N').i} operands")
     try:
-        product = EinsumProduct.parse(node.attr["equation"].s.decode(), operand)
+        product = EinsumProduct.parse(attribute(node, "equation").s.decode(), operand)
     except NotAProduct as error:
         raise Refused(str(error)) from error
     kernel = source.value()
@@ -169,22 +170,22 @@ _CANONICAL: dict[Form, Callable] = {
 
 
 def _channel_axis(node: node_def_pb2.NodeDef) -> int:
-    return 1 if node.attr["data_format"].s == b"NCHW" else 3
+    return 1 if attribute(node, "data_format").s == b"NCHW" else 3
 
 
 def spatial_axes(node: node_def_pb2.NodeDef) -> tuple[int, int]:
     """Returns the height and width axes of a Conv2D's activations."""
-    return (2, 3) if node.attr["data_format"].s == b"NCHW" else (1, 2)
+    return (2, 3) if attribute(node, "data_format").s == b"NCHW" else (1, 2)
 
 
 def conv_geometry(node: node_def_pb2.NodeDef, input_size: tuple[int, int]) -> Geometry:
     """Returns strides, dilations and padding of a Conv2D node."""
     height, width = spatial_axes(node)
-    strides = node.attr["strides"].list.i
-    dilations = node.attr["dilations"].list.i or [1, 1, 1, 1]
-    padding = node.attr["padding"].s.decode()
+    strides = attribute(node, "strides").list.i
+    dilations = attribute(node, "dilations").list.i or [1, 1, 1, 1]
+    padding = attribute(node, "padding").s.decode()
     if padding == "EXPLICIT":
-        counts = node.attr["explicit_paddings"].list.i
+        counts = attribute(node, "explicit_paddings").list.i
         padding = tuple((counts[2 * axis], counts[2 * axis + 1]) for axis in (height, width))
     return Geometry(
         strides=(strides[height], strides[width]),
@@ -217,10 +218,10 @@ def _positions(found: Match, node: node_def_pb2.NodeDef, shape: Shape) -> list[i
     if shape is None:
         return [None]
     if found.form == "einsum":
-        equation = node.attr["equation"].s.decode()
+        equation = attribute(node, "equation").s.decode()
         return EinsumProduct.parse(equation, found.operand).positions(shape)
     names = ("adj_x", "adj_y") if found.form == "batch_matmul" else ("transpose_a", "transpose_b")
-    transposed = node.attr[names[1 - found.operand]].b
+    transposed = attribute(node, names[1 - found.operand]).b
     # Activations on the left hold their rows first, on the right their columns last.
     axis = -2 if bool(found.operand) != transposed else -1
     return [*shape[:-2], shape[axis]]

@@ -10,7 +10,7 @@ from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfapprox.errors import UserError
-from tfapprox.rewriters.saved_model_body import CALLS, Body, producer_of
+from tfapprox.rewriters.saved_model_body import CALLS, Body, attribute, producer_of
 from tfapprox.rewriters.saved_model_files import strings_of
 
 _ASSIGNMENTS = ("AssignVariableOp", "Assign")
@@ -74,7 +74,7 @@ def find_side(
     if node is None:
         return None
     if node.op in CALLS:
-        body = functions.get(node.attr["f"].func.name)
+        body = functions.get(attribute(node, "f").func.name)
         if body is None:
             raise UserError(f"saved_model.pb is damaged: node {node.name} calls a missing function")
         return SaverSide(node, body, frozenset(body.nodes))
@@ -116,7 +116,7 @@ def tensor_lists(body: Body, node: node_def_pb2.NodeDef) -> tuple[list[str], lis
         source = body.nodes.get(producer_of(reference))
         if source is None or source.op != "Const":
             raise UserError(f"node {node.name} saves or restores under names that are no constants")
-        lists.append(strings_of(source.attr["value"].tensor))
+        lists.append(strings_of(attribute(source, "value").tensor))
     return lists[0], lists[1]
 
 

@@ -14,7 +14,7 @@ from tensorflow.core.framework import node_def_pb2
 from tensorflow.python.framework import op_def_registry
 
 from tfapprox.rewriters.provenance import Handle
-from tfapprox.rewriters.saved_model_body import Body
+from tfapprox.rewriters.saved_model_body import Body, attribute
 from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Instance
 
 Shape = tuple[int | None, ...] | None
@@ -82,7 +82,7 @@ class ShapeInference:
                 references = body.output_references(node, len(outputs))
             else:
                 if name in inputs and node.op.startswith("Placeholder"):
-                    outputs = [_placeholder(node.attr["dtype"].type, inputs[name])]
+                    outputs = [_placeholder(attribute(node, "dtype").type, inputs[name])]
                 else:
                     outputs = self._operation(instance, node, operands)
                 references = _all_references(body, node, outputs)
@@ -111,15 +111,15 @@ class ShapeInference:
         if self._made > _MOST_OPERATIONS:
             return []
         if node.op == "Const":
-            size = tf.TensorShape(node.attr["value"].tensor.tensor_shape).num_elements()
+            size = tf.TensorShape(attribute(node, "value").tensor.tensor_shape).num_elements()
             if size is None or size > _LARGEST_CONSTANT:
-                tensor = node.attr["value"].tensor
+                tensor = attribute(node, "value").tensor
                 return [_placeholder(tensor.dtype, _proto_shape(tensor.tensor_shape))]
         if node.op == "ReadVariableOp":
             handle = instance.values.get(instance.body.data_inputs(node)[0])
             if isinstance(handle, Handle):
                 shape = self._variable_shapes.get(handle.key)
-                return [_placeholder(node.attr["dtype"].type, shape)]
+                return [_placeholder(attribute(node, "dtype").type, shape)]
         if any(operand is None for operand in operands):
             return _recorded_outputs(node)
         attributes = {k: v for k, v in node.attr.items() if not k.startswith("_")}
@@ -170,22 +170,22 @@ def _all_references(body: Body, node: node_def_pb2.NodeDef, outputs: list) -> li
 
 def _argument_count(argument, node) -> int:
     if argument.number_attr:
-        return node.attr[argument.number_attr].i
+        return attribute(node, argument.number_attr).i
     if argument.type_list_attr:
-        return len(node.attr[argument.type_list_attr].list.type)
+        return len(attribute(node, argument.type_list_attr).list.type)
     return 1
 
 
 def _recorded_outputs(node: node_def_pb2.NodeDef) -> list[tf.Tensor | None]:
     """Returns placeholders of the shapes that the node records, None where it has no dtype."""
     definition = op_def_registry.get(node.op)
-    recorded = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else []
+    recorded = attribute(node, "_output_shapes").list.shape if "_output_shapes" in node.attr else []
     types = []
     for argument in definition.output_arg if definition else ():
         if argument.type_list_attr:
-            types += node.attr[argument.type_list_attr].list.type
+            types += attribute(node, argument.type_list_attr).list.type
         else:
-            dtype = argument.type or node.attr[argument.type_attr].type
+            dtype = argument.type or attribute(node, argument.type_attr).type
             types += [dtype] * _argument_count(argument, node)
     shapes = [_proto_shape(s) for s in recorded] + [None] * len(types)
     return [_placeholder(dtype, shape) for dtype, shape in zip(types, shapes, strict=False)]
@@ -227,7 +227,7 @@ def _merged(tensors: list[tf.Tensor | None]) -> tf.Tensor | None:
         return others[-1] if others else first
     shape = first.shape
     for other in others:
-        shape = shape.most_general_compatible_shape(other.shape)
+        shape = shape.most_specific_compatible_shape(other.shape)
     return tf.compat.v1.placeholder(first.dtype, shape)
 
 

@@ -13,7 +13,7 @@ from tensorflow.core.framework import attr_value_pb2, node_def_pb2
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError
-from tfapprox.rewriters.saved_model_body import Body
+from tfapprox.rewriters.saved_model_body import Body, attribute
 from tfapprox.rewriters.saved_model_einsum import EinsumProduct
 from tfapprox.rewriters.saved_model_matching import Match, conv_geometry
 
@@ -74,7 +74,7 @@ class Emitter:
             return reference
         name = self.add("Enter", (reference,), "enter", T=dtype)
         for key in ("frame_name", "is_constant", "parallel_iterations"):
-            self.nodes[-1].attr[key].CopyFrom(self._enter.attr[key])
+            self.nodes[-1].attr[key].CopyFrom(attribute(self._enter, key))
         return name
 
     def outputs(self, reference: str, count: int) -> list[str]:
@@ -161,8 +161,8 @@ class _Chain:
 
     def __init__(self, emitter: Emitter, node: node_def_pb2.NodeDef, match: Match):
         self._emitter, self._node, self._match = emitter, node, match
-        attribute = "Ta" if node.op == "BatchMatMulV3" else "T"
-        self.dtype = node.attr[attribute].type
+        name = "Ta" if node.op == "BatchMatMulV3" else "T"
+        self.dtype = attribute(node, name).type
 
     def axis(self, first: bool) -> int:
         raise NotImplementedError
@@ -246,7 +246,7 @@ class _MatMulChain(_Chain):
         self._right = match.operand == 1
         self._batch = match.form == "batch_matmul"
         self._flags = ("adj_x", "adj_y") if self._batch else ("transpose_a", "transpose_b")
-        self._x_transposed = node.attr[self._flags[1 - match.operand]].b
+        self._x_transposed = attribute(node, self._flags[1 - match.operand]).b
 
     def axis(self, first: bool) -> int:
         transposed = first and self._x_transposed
@@ -275,7 +275,7 @@ class _EinsumChain(_Chain):
 
     def __init__(self, emitter: Emitter, node: node_def_pb2.NodeDef, match: Match):
         super().__init__(emitter, node, match)
-        equation = node.attr["equation"].s.decode()
+        equation = attribute(node, "equation").s.decode()
         self._product = EinsumProduct.parse(equation, match.operand)
         self._shape = match.source.value().shape
 
@@ -330,7 +330,7 @@ class _ConvChain(_Chain):
     """Conv2D; each stage takes over strides, padding and dilations on the axes it holds."""
 
     def axis(self, first: bool) -> int:
-        return 1 if self._node.attr["data_format"].s == b"NCHW" else 3
+        return 1 if attribute(self._node, "data_format").s == b"NCHW" else 3
 
     def stage(self, x: str, stage: Stage, factor: Factor, place: _Place) -> str:
         attributes = self._attributes(stage)
@@ -352,7 +352,7 @@ class _ConvChain(_Chain):
         return self._emitter.add("Conv2D", (x, kernel), "stage", **attributes)
 
     def _attributes(self, stage: Stage) -> dict:
-        channels_first = self._node.attr["data_format"].s == b"NCHW"
+        channels_first = attribute(self._node, "data_format").s == b"NCHW"
         placed = conv_geometry(self._node, (1, 1)).restrict(stage.axes, (1, 1))
         explicit = not isinstance(placed.padding, str)
 

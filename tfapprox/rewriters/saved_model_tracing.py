@@ -13,7 +13,7 @@ from tensorflow.python.framework import dtypes
 
 from tfapprox.errors import UserError
 from tfapprox.rewriters.provenance import Handle, Provenance, Static, Value
-from tfapprox.rewriters.saved_model_body import CALLS, Body, producer_of
+from tfapprox.rewriters.saved_model_body import CALLS, Body, attribute, producer_of
 from tfapprox.rewriters.saved_model_variables import REFERENCE_VARIABLES, Variable, VariableTable
 
 LOOPS = ("While", "StatelessWhile")
@@ -122,7 +122,7 @@ class Tracer:
 
     def _ignored_functions(self) -> set[str]:
         nodes = (self.main.body.nodes[name] for name in self._ignored)
-        return {node.attr["f"].func.name for node in nodes if node.op in CALLS}
+        return {attribute(node, "f").func.name for node in nodes if node.op in CALLS}
 
     def _trace(self, body: Body, bindings: Bindings) -> Instance:
         key = (body.name, tuple(_identity(value) for value in bindings))
@@ -166,7 +166,7 @@ class Tracer:
         self, instance: Instance, node: node_def_pb2.NodeDef, inputs: list[Value | None]
     ) -> list[Value]:
         if node.op == "Const":
-            numeric = dtypes.as_dtype(node.attr["dtype"].type)
+            numeric = dtypes.as_dtype(attribute(node, "dtype").type)
             usable = numeric.is_floating or numeric.is_integer or numeric.is_bool
             return [self.provenance.constant(node)] if usable else []
         if not instance.body.is_function and node.name in self._table.of_handle:
@@ -195,7 +195,7 @@ class Tracer:
         inputs = [instance.values.get(x) for x in instance.body.data_inputs(node)]
         call = Call(node.name, {})
         if node.op in LOOPS:
-            body = self.function(node.attr["body"].func.name)
+            body = self.function(attribute(node, "body").func.name)
             call.invariants = _invariants(body)
             bound = tuple(v if i in call.invariants else None for i, v in enumerate(inputs))
             slots = [("cond", 0), ("body", 0)]
@@ -203,21 +203,21 @@ class Tracer:
             call.offset = 1
             bound = tuple(inputs[1:])
             slots = [
-                (attribute, index)
-                for attribute in BRANCHES[node.op]
-                for index in range(max(1, len(node.attr[attribute].list.func)))
+                (slot, index)
+                for slot in BRANCHES[node.op]
+                for index in range(max(1, len(attribute(node, slot).list.func)))
             ]
         else:
             bound, slots = tuple(inputs), [("f", 0)]
-        for attribute, index in slots:
-            name = callee_name(node, attribute, index)
+        for slot, index in slots:
+            name = callee_name(node, slot, index)
             callee = self.function(name)
             if len(callee.arguments) != len(bound):
                 raise UserError(
                     f"saved_model.pb is damaged: node {node.name} calls {name} with "
                     f"{len(bound)} inputs for {len(callee.arguments)} arguments"
                 )
-            call.callees[attribute, index] = self._trace(callee, bound)
+            call.callees[slot, index] = self._trace(callee, bound)
         instance.calls[node.name] = call
         outputs = _call_outputs(call, node, inputs)
         references = instance.body.output_references(node, len(outputs))
@@ -226,17 +226,17 @@ class Tracer:
                 instance.values[reference] = value
 
 
-def callee_name(node: node_def_pb2.NodeDef, attribute: str, index: int) -> str:
+def callee_name(node: node_def_pb2.NodeDef, slot: str, index: int) -> str:
     """Returns the function that an attribute of a call names."""
-    value = node.attr[attribute]
+    value = attribute(node, slot)
     return value.list.func[index].name if value.list.func else value.func.name
 
 
 def output_count(node: node_def_pb2.NodeDef) -> int:
     """Returns how many entries the (only) output argument of the node has."""
     if node.op in ("Split", "SplitV"):
-        return node.attr["num_split"].i
-    return node.attr["num"].i if node.op == "Unpack" else 1
+        return attribute(node, "num_split").i
+    return attribute(node, "num").i if node.op == "Unpack" else 1
 
 
 def _identity(value: Value | None) -> object:
@@ -244,7 +244,7 @@ def _identity(value: Value | None) -> object:
 
 
 def _is_constant_enter(node: node_def_pb2.NodeDef) -> bool:
-    return node.op == "Enter" and node.attr["is_constant"].b
+    return node.op == "Enter" and attribute(node, "is_constant").b
 
 
 def _invariants(body: Body) -> frozenset[int]:

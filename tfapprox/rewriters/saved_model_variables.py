@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import (
     trackable_object_graph_pb2,
 )
 
-from tfapprox.rewriters.saved_model_body import CALLS, Body, producer_of
+from tfapprox.rewriters.saved_model_body import CALLS, Body, attribute, producer_of
 from tfapprox.rewriters.saved_model_files import OBJECT_GRAPH_KEY, SavedModelFiles
 from tfapprox.rewriters.saved_model_saver import RestoredTensor
 
@@ -113,9 +113,9 @@ class VariableTable:
         """Finds handles that stand for a stored variable only by their place in a call."""
         functions = meta.object_graph_def.concrete_functions
         for node in main.nodes.values():
-            if node.op not in CALLS or node.attr["f"].func.name not in functions:
+            if node.op not in CALLS or attribute(node, "f").func.name not in functions:
                 continue
-            bound = functions[node.attr["f"].func.name].bound_inputs
+            bound = functions[attribute(node, "f").func.name].bound_inputs
             inputs = main.data_inputs(node)
             for reference, saved in zip(inputs[len(inputs) - len(bound) :], bound, strict=True):
                 handle = producer_of(reference)
@@ -136,8 +136,8 @@ class VariableTable:
 
 
 def _variable_of_node(key: str, node: node_def_pb2.NodeDef) -> Variable:
-    shape = tuple(d.size for d in node.attr["shape"].shape.dim)
-    return Variable(key, node.name, node.attr["dtype"].type, shape)
+    shape = tuple(d.size for d in attribute(node, "shape").shape.dim)
+    return Variable(key, node.name, attribute(node, "dtype").type, shape)
 
 
 def _checkpoint_objects(files: SavedModelFiles) -> trackable_object_graph_pb2.TrackableObjectGraph:
