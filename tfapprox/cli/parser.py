@@ -8,13 +8,14 @@ from typing import NoReturn
 from absl.flags import argparse_flags
 
 import tfapprox
-from tfapprox.cli import benchmark, compress, inspect, verify
+from tfapprox.cli import benchmark, compress, inspect, package, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
     "compress": compress,
     "verify": verify,
     "benchmark": benchmark,
+    "package": package,
 }
 
 _DESCRIPTION = """\
@@ -25,6 +26,7 @@ The usual way:
   tfapprox compress  --dir model --output_dir small --keep_macs 0.5
   tfapprox verify    --dir small --against model --inputs inputs.npz
   tfapprox benchmark --dir small --against model
+  tfapprox package   --dir small --model_name NAME --base_path /srv/models
 """
 
 _EPILOG = """\
