@@ -97,6 +97,17 @@ def test_stripping_gives_a_plain_model_of_the_same_function_and_names():
     np.testing.assert_allclose(plain(IMAGES), rewrite.model(IMAGES), atol=1e-5)
 
 
+def test_half_precision_models_can_be_stripped():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        rewrite = generate_slices(small_model(), SLICES, 6)
+        plain = strip_slices(rewrite.model)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    # Half precision has 11 bits.
+    np.testing.assert_allclose(plain(IMAGES), rewrite.model(IMAGES), atol=0.02)
+
+
 def test_a_second_call_adds_a_second_generator():
     first = generate_slices(small_model(), SLICES, 6, "^plain$").model
     both = generate_slices(first, (2, 2, 1, 1), 3, "^pointwise$").model

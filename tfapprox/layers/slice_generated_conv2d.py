@@ -93,14 +93,19 @@ class SliceGeneratedConv2D(keras.layers.Layer):
         return once_in_graph(self, self.codes, slices, lambda: self._generate(slices))
 
     def _generate(self, slices: tf.Tensor) -> tf.Tensor:
-        codes = tf.convert_to_tensor(self.codes)
+        # Outside of a call nothing has cast the codes to the layer's compute type.
+        codes = tf.cast(self.codes, slices.dtype)
         if self.offset:
             codes = tf.concat([codes, tf.ones_like(codes[:, :1])], axis=1)
         return generate_kernel(codes, slices, self.kernel_shape)
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         x, slices = inputs
-        outputs = self._convolve(x, self.generated_kernel(slices))
+        return self.apply_kernel(x, self.generated_kernel(slices))
+
+    def apply_kernel(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the layer's output for a kernel [H, W, I, O] made elsewhere."""
+        outputs = self._convolve(x, kernel)
         if self.bias is not None:
             outputs = tf.nn.bias_add(outputs, tf.convert_to_tensor(self.bias))
         return self.activation(outputs)

@@ -19,7 +19,12 @@ from tfapprox.errors import UserError
 from tfapprox.layers.slice_generated_conv1d import SliceGeneratedConv1D
 from tfapprox.layers.slice_generated_conv2d import SliceGeneratedConv2D
 from tfapprox.layers.slice_generator import SliceGenerator
-from tfapprox.rewriters.keras_graph import flavour_of, layers_by_path, nodes_of
+from tfapprox.rewriters.keras_graph import (
+    first_argument,
+    flavour_of,
+    layers_by_path,
+    nodes_of,
+)
 from tfapprox.rewriters.layer_substitution import Factory, Tensor, substitute_layers
 
 _GENERATED = {keras.layers.Conv1D: SliceGeneratedConv1D, keras.layers.Conv2D: SliceGeneratedConv2D}
@@ -147,14 +152,20 @@ def strip_slices(model: Any) -> Any:
 def generated_kernels(model: Any) -> dict[str, np.ndarray]:
     """Returns path -> kernel as Keras lays it out, of each slice-generated convolution."""
     kernels = {}
-    by_id = {id(layer): path for path, layer in layers_by_path(model).items()}
-    for layer, args, kwargs, _ in nodes_of(model):
+    for path, layer in layers_by_path(model).items():
         if isinstance(layer, SliceGeneratedConv2D):
-            source = (args[0] if args else kwargs["inputs"])[1]._keras_history[0]
-            kernel = np.asarray(layer.generated_kernel(source(tf.zeros((1, 1)))))
-            flat = isinstance(layer, SliceGeneratedConv1D)
-            kernels[by_id[id(layer)]] = kernel[0] if flat else kernel
+            slices = generator_of(model, layer)(tf.zeros((1, 1)))
+            kernel = np.asarray(layer.generated_kernel(slices))
+            kernels[path] = kernel[0] if isinstance(layer, SliceGeneratedConv1D) else kernel
     return kernels
+
+
+def generator_of(model: Any, layer: SliceGeneratedConv2D) -> Any:
+    """Returns the generator layer whose slices `layer` is called with."""
+    for caller, args, kwargs, _ in nodes_of(model):
+        if caller is layer:
+            return first_argument(args, kwargs)[1]._keras_history[0]
+    raise UserError(f"model {model.name!r} does not call layer {layer.name!r}")
 
 
 def _check_flavour(model: Any) -> None:
