@@ -26,6 +26,7 @@ from tfapprox.serving.benchmark import LatencyRequest, measure_saved_models
 from tfapprox.serving.inputs import Inputs, generate_inputs
 from tfapprox.serving.latency import Latency
 from tfapprox.serving.signature import default_signature, read_signatures
+from tfapprox.serving.warmup import check_warmup_support, write_warmup
 
 EXTRA = Path("assets.extra", "tfapprox")
 """Where a compressed SavedModel carries its plan and report; servers ignore it."""
@@ -61,6 +62,7 @@ def compress_saved_model(
     tags: Sequence[str] = ("serve",),
     signature: str | None = None,
     inputs: Inputs | None = None,
+    warmup: Inputs | None = None,
     plan: Plan | None = None,
     overwrite: bool = False,
     batch_sizes: Sequence[int] = (1, 8),
@@ -81,6 +83,8 @@ def compress_saved_model(
       signature: whose MACs and latency count; serving_default, or else the first.
       inputs: one array for each input key of the signature, to compare both models on;
         made up when None.
+      warmup: what TF Serving replays before it lets requests in, in the form of
+        `inputs`; a record that the source has is replaced, or else kept.
       plan: follow this one instead of making one.
       overwrite: replace a SavedModel that is at `destination`.
       batch_sizes: to measure latency at; none skips the measurement.
@@ -96,6 +100,8 @@ def compress_saved_model(
 
     source, destination = Path(source), Path(destination)
     check_target(destination, source, overwrite)
+    if warmup is not None:
+        check_warmup_support()
     clock = _Clock()
     with clock("reading"):
         progress("reading the model", 0, 0)
@@ -106,6 +112,8 @@ def compress_saved_model(
         with clock("writing"):
             progress("writing", 0, 0)
             write_saved_model(opened, factorizations, str(staging))
+            if warmup is not None:
+                write_warmup(staging, warmup, signature, tags)
         sizes = _disk_bytes(source), _disk_bytes(staging)
         notes = inspection.notes
         del opened, factorizations  # measuring starts with the memory given back

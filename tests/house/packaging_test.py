@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "keras": "tensorflow",
     "sklearn": "scikit-learn",
     "tensorflow_model_optimization": "tensorflow-model-optimization",
+    "tensorflow_serving": "tensorflow-serving-api",
 }
 
 
@@ -103,10 +104,10 @@ def foreign_libraries(folder):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("tfapprox", ("report", "tfmot", "experiments")),
+        ("tfapprox", ("report", "serving", "tfmot", "experiments")),
         ("experiments", ("report", "experiments", "tfmot")),
         ("tools", ("dev",)),
-        ("tests", ("report", "experiments", "dev", "tfmot")),
+        ("tests", ("report", "serving", "experiments", "dev", "tfmot")),
     ],
 )
 def test_every_imported_library_is_declared(folder, extras):

@@ -59,6 +59,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="inputs to compare both models on, one array for each input key (default: made up)",
     )
     run.add_argument(
+        "--warmup",
+        metavar="FILE.npz",
+        help="inputs that TF Serving replays before it lets requests in: writes its warmup record",
+    )
+    run.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)"
     )
     flags.add_threads_flag(run)
@@ -147,6 +152,7 @@ def execute(args: argparse.Namespace) -> int:
     inputs = None
     if args.calibration_data is not None:
         inputs = read_inputs(args.calibration_data, signature)
+    warmup = None if args.warmup is None else read_inputs(args.warmup, signature)
     report = None
     with ProgressBars() as progress:
         from tfapprox import compression
@@ -160,6 +166,7 @@ def execute(args: argparse.Namespace) -> int:
                 args.output_dir,
                 config,
                 inputs=inputs,
+                warmup=warmup,
                 plan=given,
                 overwrite=args.overwrite,
                 threads=args.threads,
@@ -213,6 +220,8 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"--plan has settled that already: drop --plan or {given[0]}")
     if args.dry_run and args.report is not None:
         raise UserError("--report tells of a finished compression: drop it or --dry_run")
+    if args.dry_run and args.warmup is not None:
+        raise UserError("--warmup goes into a finished model: drop it or --dry_run")
     if args.output_dir is None and not args.dry_run:
         raise UserError("give --output_dir, or --dry_run to see the plan alone")
     for flag in ("save_plan", "report"):
