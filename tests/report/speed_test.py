@@ -59,3 +59,10 @@ def test_a_plan_that_replaces_nothing_explains_itself():
 
 def test_no_measurement_no_claim():
     assert speed_verdict(make_report(latency=())) == "Speed was not measured."
+
+
+def test_a_gain_lost_in_noise_is_put_down_to_the_machine():
+    noisy = dataclasses.replace(latency(8, 9.0, 5.0), ratio_range=(0.83, 2.03))
+    verdict = speed_verdict(make_report(latency=(noisy,)))
+    assert verdict.startswith("Not measurably faster (1.80x at batch 8): the machine was too busy")
+    assert "0.83x to 2.03x" in verdict

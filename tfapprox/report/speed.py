@@ -5,6 +5,7 @@ from tfapprox.rewriters.plan import Verdict
 from tfapprox.serving.latency import Latency
 
 # Below these, the figure is taken for the cause.
+_CLEAR_GAIN = 1.1  # of the medians: beyond what rounds differ by on a quiet machine
 _SMALL_SPEEDUP = 1.25  # of MACs: within what an extra operation per site costs
 _BUSY_MACS_PER_SECOND = 2e9  # a processor that computes does several times as many
 _SMALL_SITE_MACS = 1e6  # dense work of one site in one call, a few tens of microseconds
@@ -23,6 +24,16 @@ def speed_verdict(report: Report) -> str:
     faster = [latency for latency in report.latency if latency.is_faster]
     promised = _ratio(report.before.macs, report.after.macs)
     if not faster:
+        unsure = [latency for latency in report.latency if _is_unsure(latency)]
+        if unsure:
+            ranges = ", ".join(
+                f"{x.ratio_range[0]:.2f}x to {x.ratio_range[1]:.2f}x at batch {x.batch_size}"
+                for x in unsure
+            )
+            return (
+                f"Not measurably faster ({_figures(report.latency)}): the machine was too busy to "
+                f"tell, half of the rounds lie within {ranges}; measure again when it is quiet."
+            )
         reasons = "; ".join(_reasons(report)) or (
             "the original already spends its time on memory or on other operations than "
             "those replaced"
@@ -38,6 +49,11 @@ def speed_verdict(report: Report) -> str:
         return f"{verdict}."
     reasons = "; ".join(_reasons(report))
     return f"{verdict}. Not so ({_figures(slower)}){': ' + reasons if reasons else ''}."
+
+
+def _is_unsure(latency: Latency) -> bool:
+    """Says whether the median promises what the spread of the rounds then denies."""
+    return latency.ratio > _CLEAR_GAIN and latency.ratio_range[0] <= 1
 
 
 def _figures(latencies: tuple[Latency, ...] | list[Latency]) -> str:
