@@ -22,13 +22,13 @@ class Case:
     Attributes:
       build: writes it to a directory and returns inputs for its default signature.
       sites: how many sites it has.
-      gradients: whether gradients must reach every factor after loading in Python.
+      precision: dtype that the products are computed in.
       grows: whether a rewrite is allowed to be no smaller (kernels too small, or quantized).
     """
 
     build: Builder
     sites: int
-    gradients: bool = True
+    precision: str = "float32"
     grows: bool = False
 
 
@@ -210,9 +210,11 @@ def conv2d_explicit_padding_and_dilation(path: Path) -> Arrays:
             padding="EXPLICIT",
             explicit_paddings=[n for pair in pads for n in pair],
         )
-        return {"y": tf.raw_ops.Conv2D(
-            input=y, filter=b, strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 3, 1]
-        )}
+        return {
+            "y": tf.raw_ops.Conv2D(
+                input=y, filter=b, strides=[1, 1, 1, 1], padding="SAME", dilations=[1, 2, 3, 1]
+            )
+        }
 
     return export(path, serve, {"x": activations(2, 11, 14, 16)}, {"a": a, "b": b})
 
@@ -233,9 +235,7 @@ def conv1d_open_length(path: Path) -> Arrays:
     a = variable(5, 32, 64)
     inputs = {"x": activations(2, 17, 32)}
     shapes = {"x": [None, None, 32]}
-    return export(
-        path, lambda x: {"y": tf.nn.conv1d(x, a, 1, "SAME")}, inputs, {"a": a}, shapes
-    )
+    return export(path, lambda x: {"y": tf.nn.conv1d(x, a, 1, "SAME")}, inputs, {"a": a}, shapes)
 
 
 @case(sites=1)
@@ -290,7 +290,7 @@ def concatenated_kernels(path: Path) -> Arrays:
     )
 
 
-@case(sites=1)
+@case(sites=1, precision="bfloat16")
 def mixed_precision(path: Path) -> Arrays:
     w = variable(96, 128)
 
@@ -319,7 +319,7 @@ def double_precision(path: Path) -> Arrays:
     return export(path, lambda x: {"y": tf.matmul(x, w)}, inputs, {"w": w})
 
 
-@case(sites=1, grows=True, gradients=False)
+@case(sites=1, grows=True)
 def dequantized(path: Path) -> Arrays:
     quantized = tf.Variable((weights(96, 128) * 500).astype(np.int8), name="q", trainable=False)
     scale = tf.constant(weights(1, 128, seed=1))
@@ -334,9 +334,7 @@ def dequantized(path: Path) -> Arrays:
 @case(sites=1)
 def constant_in_a_function(path: Path) -> Arrays:
     value = weights(96, 128)
-    return export(
-        path, lambda x: {"y": tf.matmul(x, value)}, {"x": activations(3, 96)}
-    )
+    return export(path, lambda x: {"y": tf.matmul(x, value)}, {"x": activations(3, 96)})
 
 
 @case(sites=1)
@@ -575,7 +573,7 @@ def keras3_plain_save(path: Path) -> Arrays:
     return _default_inputs(path, activations(2, 12, 12, 3))
 
 
-@case(sites=4, gradients=False)
+@case(sites=4)
 def tf_keras_save(path: Path) -> Arrays:
     import tf_keras
 

@@ -299,9 +299,9 @@ def _fetched_nodes(meta: meta_graph_pb2.MetaGraphDef) -> list[str]:
 
 def _look_at(finder: SiteFinder, place: Occurrence) -> None:
     node = place.instance.body.nodes[place.node]
-    shape = None
-    if node.op in ("Conv2D", "_FusedConv2D"):
-        shape = place.inputs[0] or _recorded_x_shape(place.instance, place.node)
+    shape = place.inputs[0] if place.inputs else None
+    if shape is None and node.op in FORMS:
+        shape = _recorded_x_shape(place.instance, place.node)
     finder.add(place.instance, place.node, shape)
 
 
@@ -331,7 +331,7 @@ def _kept_operations(
     found: dict[tuple, KeptOperation] = {}
     for place in places:
         refused = finder.refused.get((id(place.instance), place.node))
-        if refused is None:
+        if refused is None or not _multiplies(place):
             continue
         operation = kept_operation(finder, place, refused[2], table)
         key = (operation.name, operation.kind, operation.reason)
@@ -340,6 +340,15 @@ def _kept_operations(
             operation = KeptOperation(*key, cost)
         found[key] = operation
     return tuple(found.values())
+
+
+def _multiplies(place: Occurrence) -> bool:
+    """Says whether a place is linear in activations; look-ups count in tables of variables."""
+    if place.instance.body.nodes[place.node].op != "GatherV2":
+        return True
+    table = place.instance.static_inputs.get(place.node, {}).get(0)
+    rank = len(place.inputs[0] or ())
+    return table is not None and rank == 2
 
 
 def _kernel_id(finder: SiteFinder, place: Occurrence) -> int | None:

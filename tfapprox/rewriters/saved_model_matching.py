@@ -76,13 +76,20 @@ class Match:
     kernel: np.ndarray
 
 
-def match(node: node_def_pb2.NodeDef, values: Mapping[int, Value], x_shape: Shape) -> Match:
+def match(
+    node: node_def_pb2.NodeDef,
+    values: Mapping[int, Value],
+    x_shape: Shape,
+    is_known: Callable[[np.ndarray], bool] = lambda kernel: False,
+) -> Match:
     """Returns how a node of a type in FORMS uses its kernel.
 
     Args:
       node: the operation.
       values: data input index -> static value, for the static ones.
       x_shape: shape of the activations as far as known.
+      is_known: says whether a kernel is used elsewhere; if a convolution's input
+        channels are unknown, it is then taken to be used alike.
 
     Raises:
       Refused: it is no site.
@@ -100,6 +107,8 @@ def match(node: node_def_pb2.NodeDef, values: Mapping[int, Value], x_shape: Shap
     source = values[operand]
     assert isinstance(source, Static)
     try:
+        if form == "conv2d" and _channels(node, x_shape) is None and is_known(source.value()):
+            x_shape = (source.value().shape[2],) * 4
         kind, kernel = _CANONICAL[form](node, operand, source, x_shape)
     except Unevaluable as error:
         raise Refused(f"its kernel can't be worked out: {error}") from error
@@ -151,7 +160,7 @@ def _conv2d(node, operand: int, source: Static, x_shape: Shape) -> tuple[Kind, n
     kernel = source.value()
     if kernel.ndim != 4:
         raise Refused("its kernel has no four axes")
-    channels = x_shape[_channel_axis(node)] if x_shape and len(x_shape) == 4 else None
+    channels = _channels(node, x_shape)
     if channels is None:
         raise Refused("the channels of its input are unknown")
     if channels != kernel.shape[2]:
@@ -169,8 +178,9 @@ _CANONICAL: dict[Form, Callable] = {
 }
 
 
-def _channel_axis(node: node_def_pb2.NodeDef) -> int:
-    return 1 if attribute(node, "data_format").s == b"NCHW" else 3
+def _channels(node: node_def_pb2.NodeDef, x_shape: Shape) -> int | None:
+    axis = 1 if attribute(node, "data_format").s == b"NCHW" else 3
+    return x_shape[axis] if x_shape and len(x_shape) == 4 else None
 
 
 def spatial_axes(node: node_def_pb2.NodeDef) -> tuple[int, int]:

@@ -45,7 +45,10 @@ class SaverRewriter:
         """Returns the reference of an added variable's handle inside the body."""
         if self._side.call is None:
             return self._added[index].handle
-        return f"tfapprox_handle_{index}"
+        name = f"tfapprox_handle_{index}"
+        while name in self._body.arguments:
+            name += "_"
+        return name
 
     def restore(self) -> None:
         """Rewrites the restoring side."""

@@ -96,7 +96,9 @@ class SiteFinder:
         try:
             if node.op in KEPT:
                 raise Refused(KEPT[node.op])
-            found = match(node, values, x_shape)
+            found = match(
+                node, values, x_shape, lambda kernel: same_kernel_key(kernel) in self._by_key
+            )
         except Refused as refusal:
             self.refused[id(instance), name] = (instance, name, str(refusal))
             return
