@@ -157,7 +157,10 @@ def main(argv: Sequence[str]) -> int:
         metrics = run_demo(config)
     before, after = metrics["accuracy_before"], metrics["accuracy_after"]
     print(f"accuracy on held-out digits: {before:.2%} before, {after:.2%} after")
-    print(f"report: {config.output_dir / 'report.html'}")
+    print(f"report: {config.output_dir / 'report.html'}; to look closer:")
+    models = f"--dir {config.output_dir}/compressed --against {config.output_dir}/model"
+    for command in ("verify", "benchmark"):
+        print(f"  tfapprox {command} {models} --inputs {config.output_dir}/inputs.npz")
     if after < before - MAX_ACCURACY_DROP:
         print("the compressed model lost more than one point of accuracy", file=sys.stderr)
         return 1
