@@ -30,3 +30,21 @@ def floor_ratio(problem):
     least = sum(min([t.dense_cost(kind), *t.cost[kind]]) for t in problem.tables)
     dense = sum(t.dense_cost(kind) for t in problem.tables)
     return (fixed + least) / (fixed + dense)
+
+
+def best_squared_errors(problem):
+    """Returns (least sum of squared errors within the limit, least cost of those), or None."""
+    kind, best = problem.budget.kind, None
+    options = []
+    for table in problem.tables:
+        cheaper = table.cost[kind] < table.dense_cost(kind)
+        squares = np.square(table.error[cheaper])
+        options.append(
+            [(0.0, table.dense_cost(kind)), *zip(squares, table.cost[kind][cheaper], strict=True)]
+        )
+    for choice in itertools.product(*options):
+        cost = sum(c for _, c in choice)
+        found = (round(sum(loss for loss, _ in choice), 12), cost)
+        if cost <= problem.limit and (best is None or found < best):
+            best = found
+    return best

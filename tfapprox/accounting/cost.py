@@ -8,18 +8,33 @@ from tfapprox.accounting.geometry import Geometry
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """Kernel parameters (entries), MACs for one example, and bytes of the kernels.
+    """Kernel parameters (entries), MACs for one example, bytes of the kernels, and time.
 
     A MAC is one multiply-add, as counted by the papers; biases are left out of
-    both, because a rewrite never changes them.
+    both, because a rewrite never changes them. Latency is in nanoseconds of one call
+    at the batch size it was measured at; 0 where it was not measured.
     """
 
     params: int = 0
     macs: int = 0
     bytes: int = 0
+    latency: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.params + other.params, self.macs + other.macs, self.bytes + other.bytes)
+        return Cost(
+            self.params + other.params,
+            self.macs + other.macs,
+            self.bytes + other.bytes,
+            self.latency + other.latency,
+        )
+
+    def __sub__(self, other: "Cost") -> "Cost":
+        return Cost(
+            self.params - other.params,
+            self.macs - other.macs,
+            self.bytes - other.bytes,
+            self.latency - other.latency,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,12 @@ import numpy as np
 from tfapprox.errors import InfeasibleBudgetError
 from tfapprox.selection.problem import CandidateTable, CostKind, Problem
 
-COST_WORDS: dict[CostKind, str] = {"params": "parameters", "macs": "MACs", "bytes": "bytes"}
+COST_WORDS: dict[CostKind, str] = {
+    "params": "parameters",
+    "macs": "MACs",
+    "bytes": "bytes",
+    "latency": "milliseconds",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

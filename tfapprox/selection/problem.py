@@ -9,7 +9,7 @@ import numpy as np
 from tfapprox.accounting.cost import Cost
 from tfapprox.errors import UserError
 
-CostKind = Literal["params", "macs", "bytes"]
+CostKind = Literal["params", "macs", "bytes", "latency"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,8 @@ class CandidateTable:
       configurations: one a row.
       error: float64 [rows], relative error of the composed kernel in the metric of
         the problem: ||W - W_hat|| / ||W||.
-      cost: the columns params, macs, bytes, each int64 [rows].
+      cost: the columns params, macs, bytes, and latency where it was measured, each
+        int64 [rows].
       dense: cost of the site as it is.
       norm: ||W|| in the metric, so that absolute errors can be had.
       noise_ranks: one mapping a row, or none at all: for each rank among the row's
@@ -91,27 +92,44 @@ class CandidateTable:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """A keep ratio of a cost, or a bound on the relative error of every site.
+    """A keep ratio of a cost, an absolute limit, or a bound on the error of every site.
 
     Attributes:
       kind: the cost that is limited; with `max_error`, the cost that is minimised.
       keep: share of the original model's cost that may remain, in (0, 1].
       max_error: relative error that no site may exceed, instead of `keep`.
+      limit: the model's cost that may remain, instead of `keep`: parameters, MACs of
+        one example, bytes, or nanoseconds of one call.
     """
 
     kind: CostKind = "macs"
     keep: float | None = None
     max_error: float | None = None
+    limit: float | None = None
 
     def __post_init__(self):
-        if (self.keep is None) == (self.max_error is None):
-            raise UserError("a budget needs exactly one of keep and max_error")
-        if self.kind not in ("params", "macs", "bytes"):
-            raise UserError(f"budget kind must be params, macs or bytes, got {self.kind!r}")
+        if sum(x is not None for x in (self.keep, self.max_error, self.limit)) != 1:
+            raise UserError("a budget needs exactly one of keep, max_error and limit")
+        if self.kind not in ("params", "macs", "bytes", "latency"):
+            raise UserError(
+                f"budget kind must be params, macs, bytes or latency, got {self.kind!r}"
+            )
         if self.keep is not None and not 0 < self.keep <= 1:
             raise UserError(f"keep ratio must be in (0, 1], got {self.keep}")
+        if self.limit is not None and not self.limit > 0:
+            raise UserError(f"a limit must be above 0, got {self.limit}")
         if self.max_error is not None and not 0 <= self.max_error:
             raise UserError(f"max_error must not be negative, got {self.max_error}")
+
+    def relative_to(self, whole: Cost) -> "Budget":
+        """Returns this budget with a keep ratio in the place of an absolute limit.
+
+        Args:
+          whole: cost of the original model.
+        """
+        if self.limit is None:
+            return self
+        return Budget(self.kind, keep=min(1.0, self.limit / max(1, getattr(whole, self.kind))))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
