@@ -105,7 +105,7 @@ def foreign_libraries(folder):
     ("folder", "extras"),
     [
         ("tfapprox", ("report", "serving", "tfmot", "experiments")),
-        ("experiments", ("report", "experiments", "tfmot")),
+        ("experiments", ("report", "experiments", "datasets", "tensorboard")),
         ("tools", ("dev",)),
         ("tests", ("report", "serving", "experiments", "dev", "tfmot")),
     ],
