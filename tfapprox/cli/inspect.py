@@ -2,14 +2,20 @@
 
 Every site is a kernel that multiplies activations, with its parameters, its
 multiply-adds (MACs) for one example, and its share of the whole model. Linear
-operations that can't be factorized are listed with the reason.
+operations that can't be factorized are listed with the reason. A model that tfapprox
+compressed also shows the plan it was compressed by.
 """
 
 import argparse
+import json
+import pathlib
+import sys
 
 from tfapprox.cli import flags
-from tfapprox.cli.output import print_json
+from tfapprox.cli.output import print_json, read_text
 from tfapprox.cli.progress import ProgressBars
+from tfapprox.errors import UserError
+from tfapprox.rewriters.plan import Plan
 
 EXAMPLES = """\
 examples:
@@ -28,10 +34,43 @@ def execute(args: argparse.Namespace) -> int:
         from tfapprox.rewriters.saved_model import open_saved_model
 
         inspection = open_saved_model(args.dir, args.tag_set, args.signature_def).inspection
-    from tfapprox.report.text import inspection_to_json, print_inspection
+    from tfapprox.report.text import inspection_to_json, print_inspection, print_plan
 
+    plan = plan_inside(args.dir)
     if args.json:
-        print_json(inspection_to_json(inspection))
-    else:
-        print_inspection(inspection)
+        body = {} if plan is None else {"compressed_by": json.loads(plan.to_json())}
+        print_json({**inspection_to_json(inspection), **body})
+        return 0
+    print_inspection(inspection)
+    if plan is not None:
+        print(f"\nCompressed by tfapprox ({_origin(plan)}). Its plan was:")
+        print_plan(plan)
     return 0
+
+
+def plan_inside(model: str) -> Plan | None:
+    """Returns the plan that a compressed model carries; one that can't be read is told of."""
+    from tfapprox.compression import EXTRA
+
+    path = pathlib.Path(model, EXTRA, "plan.json")
+    if not path.is_file():
+        return None
+    try:
+        return Plan.from_json(read_text("dir", str(path)), str(path))
+    except UserError as error:
+        print(f"tfapprox: note: {error}", file=sys.stderr)
+        return None
+
+
+def _origin(plan: Plan) -> str:
+    """Returns the settings that say most about a plan, as the flags call them."""
+    if plan.settings.get("full_rank"):
+        return "at full rank"
+    budget = plan.settings.get("budget") or {}
+    amounts = {
+        "max_error": budget.get("max_error"),
+        f"keep_{budget.get('kind')}": budget.get("keep"),
+        f"limit of {budget.get('kind')}": budget.get("limit"),
+        "selector": plan.settings.get("selector"),
+    }
+    return ", ".join(f"{name} {value}" for name, value in amounts.items() if value is not None)

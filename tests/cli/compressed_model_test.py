@@ -1,0 +1,41 @@
+"""What the commands make of a model that tfapprox compressed."""
+
+import json
+import shutil
+
+import pytest
+
+from tfapprox.cli.main import execute
+from tfapprox.compression import EXTRA
+
+
+@pytest.fixture(scope="module")
+def small(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("compressed") / "small"
+    flags = ("--keep_macs", "0.6", "--slices", "1", "--exclude", "narrow", "--json")
+    assert execute(["compress", "--dir", model, "--output_dir", str(out), *flags]) == 0
+    return out
+
+
+def test_inspect_shows_the_plan_inside(tfapprox_run, small):
+    status, out, err = tfapprox_run("inspect", "--dir", small)
+    assert (status, err) == (0, "")
+    assert "Compressed by tfapprox (keep_macs 0.6, selector alds)" in out
+    assert "left out by --include or --exclude" in out and "svd" in out
+    status, out, _ = tfapprox_run("inspect", "--dir", small, "--json")
+    plan = json.loads((small / EXTRA / "plan.json").read_text())
+    assert json.loads(out)["compressed_by"] == plan
+
+
+def test_inspect_of_another_model_says_nothing_of_a_plan(tfapprox_run, model):
+    assert "Compressed" not in tfapprox_run("inspect", "--dir", model)[1]
+    assert "compressed_by" not in json.loads(tfapprox_run("inspect", "--dir", model, "--json")[1])
+
+
+def test_a_plan_that_can_t_be_read_is_told_and_does_no_harm(tfapprox_run, small, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(small, copy)
+    (copy / EXTRA / "plan.json").write_text("{")
+    status, out, err = tfapprox_run("inspect", "--dir", copy)
+    assert status == 0 and "sites" in out
+    assert err.startswith("tfapprox: note: ") and "plan.json is not JSON" in err
