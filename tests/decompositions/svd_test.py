@@ -113,7 +113,7 @@ def test_costs_of_all_candidates_are_those_of_the_built_stages(site):
     spectra = SpectrumCache()
     for row, configuration in enumerate(table.configurations):
         cost = SVD.factorize(site, configuration, spectra).cost(site.geometries)
-        assert {kind: column[row] for kind, column in table.cost.items()} == vars(cost)
+        assert all(column[row] == getattr(cost, kind) for kind, column in table.cost.items())
 
 
 @given(sites())

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 
 import numpy as np
+import scipy.linalg
 
 from tfapprox.accounting.geometry import Pair
 from tfapprox.accounting.site import Site
@@ -93,10 +94,16 @@ def compute_spectrum(site: Site, scheme: int, slices: int) -> Spectrum:
     check_finite(site)
     matrices = unfold(site.kernel, scheme, slices)
     short = matrices if matrices.shape[1] <= matrices.shape[2] else matrices.swapaxes(1, 2)
-    eigenvalues, vectors = np.linalg.eigh(gram(short))
-    values = np.sqrt(np.maximum(eigenvalues[:, ::-1], 0.0))
-    dtype = np.result_type(np.float32, site.kernel.dtype)
-    basis = vectors[:, :, ::-1].astype(dtype)
+    squares = gram(short)
+    values = np.empty(squares.shape[:2])
+    basis = np.empty(squares.shape, np.result_type(np.float32, site.kernel.dtype))
+    for i, square in enumerate(squares):
+        # In place, by the driver that needs the least memory beside the matrix.
+        eigenvalues, vectors = scipy.linalg.eigh(
+            square.T, driver="evr", overwrite_a=True, check_finite=False
+        )
+        values[i] = np.sqrt(np.maximum(eigenvalues[::-1], 0.0))
+        basis[i] = vectors[:, ::-1]
     return Spectrum(site.kernel, scheme, slices, values, basis)
 
 
