@@ -29,6 +29,8 @@ class Source:
 
     Attributes:
       path: relative to the project's root.
+      name: of the target; an __init__ is called like its package, or "init" where a
+        module of the package is called so.
       needs: own files it imports, relative to the root.
       data: data files beside it that it names.
       uses_tensorflow: imports TensorFlow or Keras itself, sooner or later.
@@ -36,6 +38,7 @@ class Source:
     """
 
     path: pathlib.Path
+    name: str
     needs: frozenset[pathlib.Path]
     data: tuple[str, ...]
     uses_tensorflow: bool
@@ -44,10 +47,6 @@ class Source:
     @property
     def is_test(self) -> bool:
         return self.path.name.endswith("_test.py")
-
-    @property
-    def name(self) -> str:
-        return self.path.parent.name if self.path.name == "__init__.py" else self.path.stem
 
     @property
     def label(self) -> str:
@@ -86,11 +85,19 @@ def _sources(root: pathlib.Path) -> Iterable[Source]:
         tree = ast.parse(path.read_text())
         yield Source(
             path.relative_to(root),
+            _target_name(path),
             frozenset(file.relative_to(root) for file in needs if file != path),
             _data_files(path, tree),
             any(i.module.split(".")[0] in ("keras", "tensorflow", "tf_keras") for i in imports),
             any(isinstance(n, ast.If) and "__main__" in ast.unparse(n.test) for n in tree.body),
         )
+
+
+def _target_name(path: pathlib.Path) -> str:
+    if path.name != "__init__.py":
+        return path.stem
+    package = path.parent.name
+    return "init" if path.with_name(f"{package}.py").exists() else package
 
 
 def _packages(path: pathlib.Path, root: pathlib.Path) -> list[pathlib.Path]:

@@ -50,6 +50,12 @@ def test_dependencies_visibility_and_data_come_from_the_source(tmp_path):
     assert '"//tfapprox/b:high"' in test and 'size = "large"' in test
 
 
+def test_no_two_targets_of_a_package_share_a_name(tmp_path):
+    write(tmp_path, {"tfapprox/a/__init__.py": "", "tfapprox/a/a.py": "import tfapprox.a\n"})
+    text = render(tmp_path)["tfapprox/a/BUILD"]
+    assert text.count('name = "a"') == 1 and 'deps = [":init"]' in text
+
+
 def test_an_init_that_lists_public_names_makes_no_circle(tmp_path):
     write(
         tmp_path,

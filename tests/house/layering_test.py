@@ -85,6 +85,42 @@ def test_the_program_starts_without_slow_libraries(path):
     assert not {m: by for m, by in loaded.items() if m.split(".")[0] in SLOW_TO_LOAD}
 
 
+def circles() -> list[set[str]]:
+    """The sets of modules that need each other, lazily or not, by Tarjan's algorithm."""
+    modules = [path for path in MODULES if path.name != "__init__.py"]
+    needs = {
+        path: {file for i in imports_of(path) for file in i.files(ROOT) if file in modules}
+        for path in modules
+    }
+    number: dict[pathlib.Path, int] = {}
+    lowest: dict[pathlib.Path, int] = {}
+    open_modules: list[pathlib.Path] = []
+    found = []
+
+    def visit(module):
+        number[module] = lowest[module] = len(number)
+        open_modules.append(module)
+        for needed in needs[module]:
+            if needed not in number:
+                visit(needed)
+            if needed in open_modules:
+                lowest[module] = min(lowest[module], lowest[needed])
+        if lowest[module] == number[module]:
+            position = open_modules.index(module)
+            found.append({identify(m) for m in open_modules[position:]})
+            del open_modules[position:]
+
+    for module in modules:
+        if module not in number:
+            visit(module)
+    return [circle for circle in found if len(circle) > 1]
+
+
+def test_no_modules_need_each_other():
+    # Not even lazily: Bazel could not build them.
+    assert not circles()
+
+
 def test_tfmot_is_never_loaded_with_the_package():
     # Importing it switches the whole process to legacy Keras.
     offenders = [
