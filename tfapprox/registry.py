@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfapprox.decompositions.base import Decomposition
+from tfapprox.decompositions.cp import CpDecomposition
 from tfapprox.decompositions.svd import SvdDecomposition
 from tfapprox.decompositions.tucker import TuckerDecomposition
 from tfapprox.errors import UserError
@@ -17,6 +18,7 @@ from tfapprox.selection.problem import Selector
 from tfapprox.selection.uniform import select_uniform
 
 DECOMPOSITIONS: dict[str, Decomposition] = {
+    "cp": CpDecomposition(),
     "svd": SvdDecomposition(),
     "tucker2": TuckerDecomposition(),
 }

@@ -61,3 +61,41 @@ def grouped_convolution(image, kernel, groups=1):
                 patch = image[y : y + taps_y, x : x + taps_x, first : first + fan_in]
                 result[y, x, channel] = np.sum(patch * kernel[..., channel])
     return result
+
+
+def sum_of_terms(height, width, inputs, outputs):
+    """Returns the kernel of rank-one terms, one term after the other."""
+    kernel = 0.0
+    for term in range(height.shape[1]):
+        vectors = [factor[:, term] for factor in (height, width, inputs, outputs)]
+        kernel = kernel + np.einsum("h,w,i,o->hwio", *vectors)
+    return kernel
+
+
+def least_squares_sweep(kernel, factors):
+    """Returns (inputs, outputs, height, width) after each is fitted in turn, by lstsq."""
+    factors = dict(zip("hwio", factors, strict=True))
+    for axis in "iohw":
+        others = [name for name in "hwio" if name != axis]
+        columns = np.einsum(
+            ",".join(f"{name}r" for name in others) + "->" + "".join(others) + "r",
+            *(factors[name] for name in others),
+        )
+        rank = columns.shape[-1]
+        targets = np.moveaxis(kernel, "hwio".index(axis), -1).reshape(-1, len(factors[axis]))
+        factors[axis] = np.linalg.lstsq(columns.reshape(-1, rank), targets, rcond=None)[0].T
+    return tuple(factors[name] for name in "hwio")
+
+
+def border_rank_kernel(seed=0):
+    """Returns a kernel of rank 4 that terms of rank 2 approach, but only by cancelling.
+
+    The sum of all orders of (a, a, a, b) is the derivative of the outer power of a + t b.
+    """
+    generator = np.random.default_rng(seed)
+    bases = [np.linalg.qr(generator.normal(size=(4, 4)))[0][:, :2] for _ in range(4)]
+    kernel = np.zeros((4, 4, 4, 4))
+    for place in range(4):
+        vectors = [basis[:, int(axis == place)] for axis, basis in enumerate(bases)]
+        kernel += np.einsum("h,w,i,o->hwio", *vectors)
+    return kernel
