@@ -1,93 +1,14 @@
-"""Small SavedModels, one for each construct that the rewriter must understand.
+"""SavedModels written from a tf.Module, one for each construct.
 
-`CORPUS` maps a name to a `Case`; the contract in saved_model_contract_test.py runs on all.
-Kernels are large enough for a rewrite to show on disk, and small enough to build fast.
+`CORPUS` maps the name of every builder, of this and its sister modules, to a `Case`.
 """
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-Arrays = dict[str, np.ndarray]
-Builder = Callable[[Path], Arrays]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One SavedModel of the corpus.
-
-    Attributes:
-      build: writes it to a directory and returns inputs for its default signature.
-      sites: how many sites it has.
-      precision: dtype that the products are computed in.
-      grows: whether a rewrite is allowed to be no smaller (kernels too small, or quantized).
-    """
-
-    build: Builder
-    sites: int
-    precision: str = "float32"
-    grows: bool = False
-
-
-CORPUS: dict[str, Case] = {}
-
-
-def case(sites: int, **settings) -> Callable[[Builder], Builder]:
-    """Registers a builder under its function's name."""
-
-    def register(build: Builder) -> Builder:
-        CORPUS[build.__name__] = Case(build, sites, **settings)
-        return build
-
-    return register
-
-
-def weights(*shape: int, seed: int = 0, dtype: type = np.float32) -> np.ndarray:
-    """Returns a kernel with a falling spectrum, as trained ones have, of unit-size outputs."""
-    generator = np.random.default_rng([seed, *shape])
-    fan_in = int(np.prod(shape[:-1]))
-    return (generator.standard_normal(shape) / np.sqrt(fan_in)).astype(dtype)
-
-
-def activations(*shape: int, seed: int = 1, dtype: type = np.float32) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-def export(
-    path: Path,
-    function: Callable,
-    inputs: Arrays,
-    tracked: dict | None = None,
-    shapes: dict[str, list[int | None]] | None = None,
-    **signatures: Callable,
-) -> Arrays:
-    """Saves a root with one function, called with the inputs by name, as its signature.
-
-    Args:
-      tracked: attributes of the root, variables mostly.
-      shapes: input shapes of the signature; the arrays' with an open batch by default.
-      signatures: more functions of the same inputs.
-    """
-    root = tf.Module()
-    for name, value in (tracked or {}).items():
-        setattr(root, name, value)
-    shapes = shapes or {key: [None, *value.shape[1:]] for key, value in inputs.items()}
-    specs = {key: tf.TensorSpec(shapes[key], inputs[key].dtype, key) for key in inputs}
-    root.serve = tf.function(function)
-    exported = {"serving_default": root.serve.get_concrete_function(**specs)}
-    for name, other in signatures.items():
-        setattr(root, name, tf.function(other))
-        exported[name] = getattr(root, name).get_concrete_function(**specs)
-    tf.saved_model.save(root, str(path), exported)
-    return inputs
-
-
-def variable(*shape: int, seed: int = 0, dtype: type = np.float32, name: str = "w", **settings):
-    return tf.Variable(weights(*shape, seed=seed, dtype=dtype), name=name, **settings)
-
+from tests.corpus.building import CORPUS, Arrays, activations, case, export, variable, weights
 
 # Products of matrices.
 
@@ -540,62 +461,69 @@ def lists_dicts_and_tuples_of_variables(path: Path) -> Arrays:
     )
 
 
-# Keras.
+@case(sites=1)
+def weight_normalised(path: Path) -> Arrays:
+    direction, length = variable(96, 128), tf.Variable(1.5, name="length")
+
+    def serve(x):
+        norm = tf.math.rsqrt(tf.reduce_sum(tf.square(direction), 0, keepdims=True))
+        return {"y": tf.matmul(x, length * direction * norm)}
+
+    tracked = {"direction": direction, "length": length}
+    return export(path, serve, {"x": activations(3, 96)}, tracked)
 
 
-def _keras_model(keras):
-    return keras.Sequential(
-        [
-            keras.Input((12, 12, 3)),
-            keras.layers.Conv2D(32, 3, activation="relu", padding="same"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Conv2D(64, 3, strides=2),
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(128, activation="gelu"),
-            keras.layers.Dense(10, activation="softmax"),
-        ]
+@case(sites=1)
+def training_step(path: Path) -> Arrays:
+    w, v = variable(96, 128), variable(128, 64, trainable=False)
+    root = tf.Module()
+    root.w, root.v = w, v
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 96], name="x")])
+    def serve(x):
+        return {"y": tf.matmul(tf.matmul(x, w), v)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 96], name="x")])
+    def train(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(serve(x)["y"]))
+        w.assign_sub(0.1 * tape.gradient(loss, w))
+        return {"loss": loss}
+
+    root.train = train
+    tf.saved_model.save(root, str(path), {"serving_default": serve, "train": train})
+    return {"x": activations(3, 96)}
+
+
+@case(sites=1)
+def batching_function(path: Path) -> Arrays:
+    w = variable(96, 128)
+    shape = [None, 96]
+
+    @tf.nondifferentiable_batch_function(1, 8, 0)
+    def negate(x):
+        return -x
+
+    return export(
+        path,
+        lambda x: {"y": tf.matmul(tf.ensure_shape(negate(x), shape), w)},
+        {"x": activations(3, 96)},
+        {"w": w},
     )
 
 
-@case(sites=4)
-def keras3_export(path: Path) -> Arrays:
-    import keras
+@case(sites=1)
+def loop_in_a_branch_in_a_call(path: Path) -> Arrays:
+    w = variable(96, 96)
 
-    _keras_model(keras).export(str(path), verbose=False)
-    return _default_inputs(path, activations(2, 12, 12, 3))
+    @tf.function
+    def repeat(x, kernel):
+        return tf.while_loop(
+            lambda y: tf.norm(y) > 1e-2, lambda y: [tf.matmul(y, kernel) * 0.3], [x]
+        )[0]
 
+    def serve(x):
+        y = tf.cond(tf.reduce_sum(x) > -1e9, lambda: repeat(x, w), lambda: x)
+        return {"y": y * 100.0}
 
-@case(sites=4)
-def keras3_plain_save(path: Path) -> Arrays:
-    import keras
-
-    tf.saved_model.save(_keras_model(keras), str(path))
-    return _default_inputs(path, activations(2, 12, 12, 3))
-
-
-@case(sites=4)
-def tf_keras_save(path: Path) -> Arrays:
-    import tf_keras
-
-    model = _keras_model(tf_keras)
-    model.compile("adam", "mse")
-    model.save(str(path), save_format="tf")
-    return _default_inputs(path, activations(2, 12, 12, 3))
-
-
-@case(sites=3)
-def keras3_sequence_model(path: Path) -> Arrays:
-    import keras
-
-    inputs = keras.Input((9, 48))
-    y = keras.layers.Conv1D(64, 3, padding="causal", activation="relu")(inputs)
-    y = keras.layers.Dense(96)(y)
-    y = keras.layers.EinsumDense("abc,cd->abd", output_shape=(None, 64))(y)
-    keras.Model(inputs, y).export(str(path), verbose=False)
-    return _default_inputs(path, activations(2, 9, 48))
-
-
-def _default_inputs(path: Path, x: np.ndarray) -> Arrays:
-    loaded = tf.saved_model.load(str(path)).signatures["serving_default"]
-    (name,) = loaded.structured_input_signature[1]
-    return {name: x}
+    return export(path, serve, {"x": activations(3, 96)}, {"w": w})

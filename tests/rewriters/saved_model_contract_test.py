@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.corpus.saved_models import CORPUS, Arrays
+from tests.corpus import saved_models, saved_models_keras, saved_models_tf1
+from tests.corpus.building import CORPUS, Arrays
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.accounting.site import Site
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.serving.signature import read_signatures
 
+assert saved_models and saved_models_keras and saved_models_tf1  # they fill the corpus
 _TOLERANCE = {"float16": 2e-3, "bfloat16": 2e-2, "float32": 1e-5, "float64": 1e-12}
 
 

@@ -12,8 +12,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model import SavedModelSource
-from tfapprox.rewriters.saved_model_body import function_attributes, producer_of
+from tfapprox.rewriters.saved_model_body import attribute, function_attributes, producer_of
 from tfapprox.rewriters.saved_model_checkpoint import write_checkpoint
+from tfapprox.rewriters.saved_model_collections import factor_variable, rewrite_contexts, rewrite_variables
 from tfapprox.rewriters.saved_model_files import OBJECT_GRAPH_KEY
 from tfapprox.rewriters.saved_model_objects import (
     remove_nodes,
@@ -148,6 +149,7 @@ class _Writer:
         self._rewrite_saver(stored)
         self._unify_handles()
         self._drop_dead()
+        self._rewrite_collections()
         made = self._meta.graph_def
         made.versions.CopyFrom(graph.versions)
         made.node.extend(self._nodes.values())
@@ -193,6 +195,33 @@ class _Writer:
             candidate = f"{name}_{count}"
         return candidate
 
+    def _rewrite_collections(self) -> None:
+        """Lists the factors where TF1's collections listed the variables they replace."""
+        gone = {h for k in self._removed for h in self._table.variables[k].handles}
+        by_handle = {
+            handle: [i for i in indices if i in self._references]
+            for key, indices in self._indices_by_variable().items()
+            for handle in self._table.variables[key].handles
+        }
+        made: dict[str, node_def_pb2.NodeDef] = {}
+        old = self._source.main.nodes
+        for collection in self._meta.collection_def.values():
+            rewrite_variables(
+                collection,
+                gone,
+                lambda handle, old: [
+                    factor_variable(self._references[i], self._factors[i].value, old, made)
+                    for i in by_handle[handle]
+                ],
+            )
+        self._nodes.update(made)
+        inserted = {
+            name: [n for n in self._nodes if n.startswith(f"{name}/") and n not in old]
+            for name in self._specialiser.uses(self._source.tracer.main)
+        }
+        for name, collection in self._meta.collection_def.items():
+            rewrite_contexts(name, collection, self._nodes, inserted)
+
     def _rewrite_saver(self, stored) -> None:
         added = [
             NewTensor(self._key(i), name, self._factors[i].dtype, self._factors[i].value.shape)
@@ -221,7 +250,8 @@ class _Writer:
             rewriter.require_assignments(last)
             for name in rewriter.gone:
                 self._nodes.pop(name, None)
-            self._nodes.update(rewriter.nodes)
+            old = side.body.nodes
+            self._nodes.update({k: v for k, v in rewriter.nodes.items() if v is not old.get(k)})
             return
         function, inputs = rewriter.function()
         self._specialiser.functions[function.signature.name] = function
@@ -277,21 +307,43 @@ class _Writer:
             h for key in self._slot_keys() for h in self._table.variables[key].handles
         }
         gone = {name for name in handles if name in self._nodes}
+        live = self._source.live_main
         readers: dict[str, list[str]] = {}
         for node in self._nodes.values():
             for reference in node.input:
-                readers.setdefault(producer_of(reference), []).append(node.name)
+                if not reference.startswith("^"):
+                    readers.setdefault(producer_of(reference), []).append(node.name)
         stack = list(gone)
         while stack:
             for name in readers.get(stack.pop(), ()):
                 if name not in gone:
                     gone.add(name)
                     stack.append(name)
-        needed = gone & (self._source.live_main - handles) & set(self._nodes)
+        needed = gone & (live - handles) & set(self._nodes)
         if needed:
             raise RuntimeError(f"the rewritten graph still needs {sorted(needed)[:5]}")
+        gone |= self._only_read_by(gone)
         for name in gone:
             del self._nodes[name]
+        for name, node in self._nodes.items():
+            self._nodes[name] = _without_ties(node, gone)
+
+    def _only_read_by(self, gone: set[str]) -> set[str]:
+        """Returns nodes that nobody can ask for and whose readers all go (initial values)."""
+        readers: dict[str, int] = {}
+        for node in self._nodes.values():
+            for name in _data_producers(node):
+                readers[name] = readers.get(name, 0) + 1
+        idle: set[str] = set()
+        stack = list(gone)
+        while stack:
+            for name in _data_producers(self._nodes[stack.pop()]):
+                readers[name] -= 1
+                fetched = name in self._source.live_main or name not in self._nodes
+                if readers[name] == 0 and not fetched and name not in gone:
+                    idle.add(name)
+                    stack.append(name)
+        return idle
 
     def _needed_functions(self) -> list[function_pb2.FunctionDef]:
         """Returns the functions in use, and those that nobody used before either."""
@@ -450,7 +502,8 @@ class _Writer:
     # The checkpoint.
 
     def _tensors(self, stored) -> list[tuple[str, Callable[[], np.ndarray]]]:
-        forgotten = {key.partition("|")[0] for key in self._forgotten}
+        kept = {k.partition("|")[0] for k in self._table.variables if k not in self._forgotten}
+        forgotten = {key.partition("|")[0] for key in self._forgotten} - kept
         tensors: list[tuple[str, Callable[[], np.ndarray]]] = [
             (name, lambda name=name: self._files.tensor(name))
             for name in sorted(self._files.tensor_shapes)
@@ -463,6 +516,27 @@ class _Writer:
             content = np.array(stored.SerializeToString(), object)
             tensors.append((OBJECT_GRAPH_KEY, lambda: content))
         return tensors
+
+
+def _data_producers(node: node_def_pb2.NodeDef) -> list[str]:
+    return [producer_of(reference) for reference in node.input if not reference.startswith("^")]
+
+
+def _without_ties(node: node_def_pb2.NodeDef, gone: set[str]) -> node_def_pb2.NodeDef:
+    """Returns the node without control edges to, and placement beside, nodes that are gone."""
+    places = attribute(node, "_class").list.s
+    beside = any(place.decode().removeprefix("loc:@") in gone for place in places)
+    waits = any(x.startswith("^") and x[1:] in gone for x in node.input)
+    if not beside and not waits:
+        return node
+    changed = node_def_pb2.NodeDef.FromString(node.SerializeToString())
+    if beside:
+        changed.attr.pop("_class")
+    if waits:
+        kept = [x for x in node.input if not (x.startswith("^") and x[1:] in gone)]
+        changed.ClearField("input")
+        changed.input.extend(kept)
+    return changed
 
 
 def _copy_but_graph(old, new) -> None:
