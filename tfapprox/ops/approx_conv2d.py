@@ -172,7 +172,7 @@ def _convolution_with_sampled_gradients(
     seed: tf.Tensor | None,
 ) -> tf.Tensor:
     @tf.custom_gradient
-    def convolution(x: tf.Tensor, kernel: tf.Tensor):
+    def convolution(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             if sampling.mode == "meprop":
                 return _unified_top_k_gradients(x, kernel, dy, sampling, placement, seed)

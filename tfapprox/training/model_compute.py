@@ -25,7 +25,7 @@ def model_layers(model: Any) -> list[LayerCompute]:
     """
     check_graph_model(model)
     entries = []
-    for layer, output, first in _calls(model, set()):
+    for layer, _, output, first in _calls(model, set()):
         macs, out_channels = _forward(layer, output)
         if macs:
             sampling = getattr(layer, "sampling", None)
@@ -38,15 +38,35 @@ def model_compute_reduction(model: Any, batch_size: int) -> float:
     return compute_reduction(model_layers(model), batch_size)
 
 
-def _calls(model: Any, learned: set[int]) -> Iterator[tuple[Any, Any, bool]]:
-    """Yields (layer, output, first) of each call; `learned` holds tensors behind weights."""
+def kept_activation_bytes(model: Any, batch_size: int) -> int:
+    """Returns the bytes of layer inputs that one step keeps for the kernels' gradients.
+
+    Sampled layers keep the gathered columns only. Counted as `model_layers` counts.
+
+    Raises:
+      UserError: no graph model.
+    """
+    check_graph_model(model)
+    total = 0.0
+    for layer, source, output, _ in _calls(model, set()):
+        if _forward(layer, output)[0]:
+            sampling = getattr(layer, "sampling", None)
+            nested = sampling is not None and sampling.mode == "nested"
+            share = sampling.forward_ratio if nested else 1.0
+            entries = math.prod(size or 1 for size in source.shape[1:])
+            total += share * entries * tf.as_dtype(layer.compute_dtype).size
+    return round(total * batch_size)
+
+
+def _calls(model: Any, learned: set[int]) -> Iterator[tuple[Any, Any, Any, bool]]:
+    """Yields (layer, input, output, first) of each call; `learned` holds tensors behind weights."""
     for layer, args, kwargs, outputs in nodes_of(model):
         sources = [x for x in tf.nest.flatten((args, kwargs)) if hasattr(x, "shape")]
         behind = any(id(x) in learned for x in sources)
         if is_graph_model(layer):
             yield from _calls(layer, {id(x) for x in layer.inputs} if behind else set())
         else:
-            yield layer, outputs[0], not behind
+            yield layer, sources[0], outputs[0], not behind
         if behind or layer.trainable_weights:
             learned.update(id(x) for x in outputs)
 

@@ -1,0 +1,30 @@
+"""What the training binaries do with their flags."""
+
+import sys
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from experiments.comparison import run_experiment
+from experiments.config import config_from_flags
+from experiments.task import Task
+from tfapprox.errors import UserError
+
+
+def run(task: Task, argv: Sequence[str]) -> int:
+    """Runs the experiment that the flags describe; returns the exit status."""
+    logging.set_verbosity(logging.INFO)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+        config = config_from_flags(flags.FLAGS)
+        config.model_dir.mkdir(parents=True, exist_ok=True)
+        # Replay with --flagfile=MODEL_DIR/flags.txt.
+        own = flags.FLAGS.flags_by_module_dict()["experiments.config"]
+        text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
+        (config.model_dir / "flags.txt").write_text(text)
+        run_experiment(task, config)
+    except UserError as error:
+        print(f"{task.name}: {error}", file=sys.stderr)
+        return 2
+    return 0

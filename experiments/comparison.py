@@ -1,0 +1,164 @@
+"""Trains several methods over several seeds; prints the paper's table and plots its curves."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.config import ExperimentConfig
+from experiments.harness import Result, train
+from experiments.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One method over all seeds.
+
+    Attributes:
+      test: mean on the test set (accuracy in percent, or perplexity).
+      spread: standard deviation over seeds, 0 for a single one.
+      compute_reduction: share of training MACs saved.
+      speedup: exact over this method's seconds a step; 1 for exact, nan without it.
+      kept_mib: layer inputs kept for the backward pass, MiB a step.
+      peak_mib: peak memory of the process, MiB.
+    """
+
+    method: str
+    seeds: int
+    test: float
+    spread: float
+    compute_reduction: float
+    speedup: float
+    kept_mib: float
+    peak_mib: float
+
+
+def run_experiment(task: Task, config: ExperimentConfig) -> list[Row]:
+    """Trains every method with every seed, in turn, and writes what came of it.
+
+    One training goes to model_dir itself; several go to model_dir/METHOD-SEED, with
+    comparison.json, comparison.md and curves.png beside them.
+
+    Raises:
+      UserError: data are missing, or settings do not fit.
+    """
+    single = len(config.methods) == 1 and config.seeds == 1
+    results = []
+    for seed in range(config.seed, config.seed + config.seeds):
+        for method in config.methods:
+            name = "." if single else f"{method}-{seed}"
+            results.append(train(task, config, method, seed, config.model_dir / name))
+    rows = summarize(task, results)
+    Console().print(_table(task, rows))
+    if not single:
+        _write(task, config, results, rows)
+    return rows
+
+
+def summarize(task: Task, results: Sequence[Result]) -> list[Row]:
+    """Returns one row a method, in order of first appearance."""
+    factor = 100 if task.measure == "accuracy" else 1
+    methods = list(dict.fromkeys(result.method for result in results))
+    seconds = {m: _median_seconds(results, m) for m in methods}
+    rows = []
+    for method in methods:
+        own = [result for result in results if result.method == method]
+        tests = factor * np.array([result.test for result in own])
+        rows.append(
+            Row(
+                method,
+                len(own),
+                float(tests.mean()),
+                float(tests.std(ddof=1)) if len(own) > 1 else 0.0,
+                own[0].compute_reduction,
+                seconds.get("exact", float("nan")) / seconds[method],
+                own[0].kept_bytes / 2**20,
+                max(record["peak_memory_mib"] for r in own for record in r.history),
+            )
+        )
+    return rows
+
+
+def markdown(task: Task, rows: Sequence[Row]) -> str:
+    """Returns the rows as a Markdown table."""
+    lines = [" | ".join(_titles(task)), " | ".join("---" for _ in _titles(task))]
+    lines += [" | ".join(_cells(row)) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _median_seconds(results: Sequence[Result], method: str) -> float:
+    return float(np.median([r.step_seconds for r in results if r.method == method]))
+
+
+def _titles(task: Task) -> tuple[str, ...]:
+    measure = "test accuracy, %" if task.measure == "accuracy" else "test perplexity"
+    return (
+        "method",
+        "seeds",
+        f"{measure} (std)",
+        "compute reduction",
+        "speed-up of a step",
+        "kept inputs, MiB",
+        "peak memory, MiB",
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.method,
+        str(row.seeds),
+        f"{row.test:.2f} ({row.spread:.2f})",
+        f"{100 * row.compute_reduction:.2f} %",
+        f"{row.speedup:.2f}",
+        f"{row.kept_mib:.2f}",
+        f"{row.peak_mib:.0f}",
+    )
+
+
+def _table(task: Task, rows: Sequence[Row]) -> Table:
+    table = Table(title=task.name)
+    for title in _titles(task):
+        table.add_column(title, justify="left" if title == "method" else "right")
+    for row in rows:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _write(
+    task: Task, config: ExperimentConfig, results: Sequence[Result], rows: Sequence[Row]
+) -> None:
+    body = {
+        "experiment": task.name,
+        "config": config.to_json(),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "results": [result.to_json() for result in results],
+    }
+    folder = config.model_dir
+    (folder / "comparison.json").write_text(json.dumps(body, indent=1))
+    (folder / "comparison.md").write_text(markdown(task, rows))
+    plot_curves(task, results, folder / "curves.png")
+
+
+def plot_curves(task: Task, results: Sequence[Result], path: pathlib.Path) -> None:
+    """Plots the test measure by epoch, a line for each method's mean and a band over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for method in dict.fromkeys(result.method for result in results):
+        own = [r for r in results if r.method == method]
+        values = np.array([[e[f"test_{task.measure}"] for e in r.history] for r in own])
+        epochs = [e["epoch"] for e in own[0].history]
+        (line,) = axes.plot(epochs, values.mean(0), label=method)
+        axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
+    axes.set(xlabel="epoch", ylabel=f"test {task.measure}", title=task.name)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

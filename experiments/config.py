@@ -1,0 +1,150 @@
+"""Settings that all training experiments share, and their flags."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from tfapprox.errors import UserError
+from tfapprox.sampling.settings import MODES, Sampling
+from tfapprox.sampling.variants import VARIANTS
+
+METHODS = ("exact", "crs", "meprop")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment: what to train on, how to sample, how long, and where results go.
+
+    Attributes:
+      dataset, data_dir: see `datasets.load_images` and `corpus.load_corpus`.
+      model_dir: gets checkpoints, metrics.jsonl, flags.txt and the SavedModel.
+      sampling: of the layers that are sampled.
+      approximate_layers: regular expression searched in layer names.
+      methods: what is trained: "crs" as `sampling` says, "exact", "meprop".
+      meprop_ratio: share of the columns of dY that meProp keeps.
+      seed, seeds: first seed, and how many a comparison trains with.
+      epochs, steps: length; `steps`, when positive, ends the training early.
+      learning_rate: 0 takes the paper's.
+      size: scales the network down where the experiment says so; 0 is the paper's.
+      resume: go on from the last checkpoint in model_dir.
+    """
+
+    model_dir: pathlib.Path
+    dataset: str = "digits"
+    data_dir: str = ""
+    sampling: Sampling = Sampling()
+    approximate_layers: str = ""
+    methods: tuple[str, ...] = ("crs",)
+    meprop_ratio: float = 0.06
+    seed: int = 0
+    seeds: int = 1
+    deterministic: bool = False
+    epochs: int = 1
+    steps: int = 0
+    batch_size: int = 50
+    learning_rate: float = 0.0
+    size: int = 0
+    distribution_strategy: str = "none"
+    mixed_precision: str = "float32"
+    jit_compile: bool = False
+    resume: bool = False
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "seeds"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        unknown = [method for method in self.methods if method not in METHODS]
+        if unknown or not self.methods:
+            raise UserError(f"--methods must be among {', '.join(METHODS)}, got {self.methods}")
+
+    def sampling_of(self, method: str) -> Sampling | None:
+        """Returns the settings behind a method's name; None is exact training."""
+        if method == "meprop":
+            return Sampling(mode="meprop", backward_ratio=self.meprop_ratio)
+        return self.sampling if method == "crs" else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "model_dir": str(self.model_dir)}
+
+
+def define_flags(**defaults: Any) -> None:
+    """Defines the shared flags; `defaults` override those of an experiment."""
+    d = {"epochs": 20, "batch_size": 50, "forward_ratio": 0.4, "dataset": "digits", **defaults}
+    flags.DEFINE_string(
+        "dataset",
+        d["dataset"],
+        "Embedded: digits (scikit-learn), synthetic. Any other name is read from --data_dir (IDX "
+        "files, or ptb.*.txt for language models) or loaded by TensorFlow Datasets.",
+    )
+    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.")
+    flags.DEFINE_string("model_dir", "", "Where results go (required).")
+    flags.DEFINE_enum("sampling", d.get("sampling", "topk"), list(VARIANTS), "Which pairs to keep.")
+    flags.DEFINE_float("forward_ratio", d["forward_ratio"], "Share of the pairs kept, (0, 1].")
+    flags.DEFINE_float(
+        "backward_ratio", d.get("backward_ratio", 1.0), "Share kept in each gradient product."
+    )
+    flags.DEFINE_integer("min_samples", 10, "Least samples in a gradient product.")
+    flags.DEFINE_enum("scale", "off", ["off", "on", "auto"], "Scale kept pairs to stay unbiased.")
+    flags.DEFINE_enum("mode", "nested", list(MODES), "What the gradients see; see Sampling.")
+    flags.DEFINE_string(
+        "approximate_layers",
+        d.get("approximate_layers", ""),
+        "Regular expression of layers to sample.",
+    )
+    flags.DEFINE_list(
+        "methods",
+        ["crs"],
+        "What to train: crs, exact, meprop. More than one, or --seeds above 1, is a comparison "
+        "with a table and curves.",
+    )
+    flags.DEFINE_float("meprop_ratio", 0.06, "Share of dY's columns that meProp keeps.")
+    flags.DEFINE_integer("seed", 0, "First seed: of weights, order of examples and draws.")
+    flags.DEFINE_integer("seeds", 1, "How many seeds to train with.")
+    flags.DEFINE_bool("deterministic", False, "Ask TensorFlow for deterministic operations.")
+    flags.DEFINE_integer("epochs", d["epochs"], "Passes over the training data.")
+    flags.DEFINE_integer("steps", d.get("steps", 0), "Stop after this many steps; 0 is no limit.")
+    flags.DEFINE_integer("batch_size", d["batch_size"], "Examples a step.")
+    flags.DEFINE_float("learning_rate", 0.0, "0 takes the paper's.")
+    flags.DEFINE_integer("size", 0, d.get("size_help", "Unused by this experiment."))
+    flags.DEFINE_enum(
+        "distribution_strategy",
+        "none",
+        ["none", "one_device", "mirrored", "multi_worker"],
+        "tf.distribute strategy.",
+    )
+    flags.DEFINE_enum(
+        "mixed_precision",
+        "float32",
+        ["float32", "mixed_bfloat16", "mixed_float16"],
+        "Keras dtype policy.",
+    )
+    flags.DEFINE_bool("jit_compile", d.get("jit_compile", False), "Compile the step with XLA.")
+    flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --model_dir.")
+
+
+def config_from_flags(values: flags.FlagValues) -> ExperimentConfig:
+    """Returns the configuration the flags describe.
+
+    Raises:
+      UserError: a flag is missing or out of range.
+    """
+    if not values.model_dir:
+        raise UserError("--model_dir is required: it gets checkpoints, metrics and the SavedModel")
+    sampling = Sampling(
+        values.sampling,
+        values.forward_ratio,
+        values.backward_ratio,
+        values.min_samples,
+        {"off": False, "on": True, "auto": "auto"}[values.scale],
+        values.mode,
+    )
+    special = {"model_dir", "sampling", "methods"}
+    names = [f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in special]
+    return ExperimentConfig(
+        pathlib.Path(values.model_dir),
+        sampling=sampling,
+        methods=tuple(values.methods),
+        **{name: values[name].value for name in names},
+    )

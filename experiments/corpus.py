@@ -1,0 +1,82 @@
+"""Word-level text in the format of the Penn Tree Bank benchmark."""
+
+import collections
+import pathlib
+
+import numpy as np
+
+from experiments.datasets import Data, Split
+from tfapprox.errors import UserError
+
+END = "<eos>"
+PARTS = ("train", "valid", "test")
+
+
+def load_corpus(name: str, data_dir: str, batch_size: int, steps: int, seed: int = 0) -> Data:
+    """Returns windows x, y [n, steps] of words and their successors, int32.
+
+    The text is cut into `batch_size` parallel streams. Windows are ordered so that
+    consecutive batches continue the streams: the training order is fixed. Words are
+    numbered by falling frequency in the training text, ties in alphabetical order.
+
+    Args:
+      name: "synthetic" for a small Markov chain; else files ptb.train.txt,
+        ptb.valid.txt and ptb.test.txt are read from `data_dir`.
+
+    Raises:
+      UserError: a file is missing, or a text too short for one batch.
+    """
+    texts = _synthetic(seed) if name == "synthetic" else _read(name, data_dir)
+    counts = collections.Counter(texts["train"])
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    number = {word: i for i, word in enumerate(words)}
+    unknown = number.get("<unk>", len(words) - 1)
+    splits = []
+    for part in PARTS:
+        tokens = np.array([number.get(word, unknown) for word in texts[part]], np.int32)
+        splits.append(_windows(tokens, batch_size, steps, part))
+    return Data(*splits, classes=len(words), shuffle=False)
+
+
+def _windows(tokens: np.ndarray, batch_size: int, steps: int, part: str) -> Split:
+    length = (len(tokens) - 1) // batch_size
+    count = length // steps
+    if not count:
+        raise UserError(
+            f"the {part} text has {len(tokens)} words, too few for one batch of "
+            f"{batch_size} x {steps}: lower --batch_size"
+        )
+
+    def cut(start: int) -> np.ndarray:
+        streams = tokens[start : start + batch_size * length].reshape(batch_size, length)
+        windows = streams[:, : count * steps].reshape(batch_size, count, steps)
+        return windows.transpose(1, 0, 2).reshape(-1, steps)
+
+    return Split(cut(0), cut(1))
+
+
+def _read(name: str, data_dir: str) -> dict[str, list[str]]:
+    texts = {}
+    for part in PARTS:
+        path = pathlib.Path(data_dir or "DIR") / f"ptb.{part}.txt"
+        if not path.exists():
+            raise UserError(
+                f"--dataset={name}: {path} is missing; pass --data_dir with ptb.train.txt, "
+                "ptb.valid.txt and ptb.test.txt (from simple-examples.tgz), or --dataset=synthetic"
+            )
+        texts[part] = path.read_text().replace("\n", f" {END} ").split()
+    return texts
+
+
+def _synthetic(seed: int, words: int = 50) -> dict[str, list[str]]:
+    """A Markov chain in which each word has three likely successors."""
+    rng = np.random.default_rng(seed)
+    followers = rng.integers(0, words, (words, 3))
+    texts = {}
+    for part, length in zip(PARTS, (8000, 1500, 1500), strict=True):
+        word, text = 0, []
+        for _ in range(length):
+            word = followers[word, rng.integers(3)] if rng.random() < 0.9 else rng.integers(words)
+            text.append(f"w{word}")
+        texts[part] = text
+    return texts

@@ -1,0 +1,38 @@
+"""What a training experiment is made of."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+from experiments.config import ExperimentConfig
+from experiments.datasets import Data
+
+Model = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One of the paper's experiments.
+
+    Attributes:
+      name: of the experiment.
+      load: configuration to data.
+      build: configuration and data to an exact Keras model that ends in logits.
+      optimizer: configuration and steps in an epoch to a Keras optimizer.
+      measure: what is reported of evaluation.
+      prepare: (x, y, seed) to a training example, e.g. augmentation; x comes as stored.
+      standardize: x to what the model takes, in training and evaluation.
+      exclude: layers that stay exact unless named by --approximate_layers.
+      serving_model: configuration, data and the trained model (stock layers) to the
+        model that is exported.
+    """
+
+    name: str
+    load: Callable[[ExperimentConfig], Data]
+    build: Callable[[ExperimentConfig, Data], Model]
+    optimizer: Callable[[ExperimentConfig, int], Any]
+    standardize: Callable[[Any], Any]
+    measure: Literal["accuracy", "perplexity"] = "accuracy"
+    prepare: Callable[[Any, Any], Any] | None = None
+    exclude: str | None = None
+    serving_model: Callable[[ExperimentConfig, Data, Model], Model] | None = None
