@@ -148,18 +148,27 @@ def test_alds_reaches_the_smallest_largest_error_there_is(problem):
 
 
 @given(problems())
-def test_alds_spends_nothing_beyond_its_error(problem):
+def test_alds_leaves_no_affordable_improvement_unspent(problem):
     selection = solve(select_alds, problem)
-    if selection is not None:
-        for table in problem.tables:
-            cost, row = table.cost["macs"], selection.rows[table.site]
-            meets = table.error <= selection.objective
-            cheapest = min([table.dense_cost("macs"), *cost[meets]])
-            if row is None:
-                assert cheapest == table.dense_cost("macs")
-            else:
-                assert cost[row] == cheapest
-                assert table.error[row] == table.error[meets & (cost == cheapest)].min()
+    if selection is None:
+        return
+    left = problem.limit - total_cost(problem, selection)
+    for table in problem.tables:
+        row = selection.rows[table.site]
+        if row is not None:
+            better = np.append(table.cost["macs"][table.error < table.error[row]], table.dense.macs)
+            assert better.min() - table.cost["macs"][row] > left
+
+
+def test_alds_spends_the_rest_on_the_worst_site_first():
+    sites = [
+        table_of("worst", 100, [(0.5, 40), (0.1, 90)]),
+        table_of("middle", 100, [(0.4, 40), (0.2, 50)]),
+        table_of("best", 100, [(0.3, 40), (0.2, 50)]),
+    ]
+    selection = select_alds(Problem(tuple(sites), Budget("macs", keep=0.44)))
+    assert selection.rows == {"worst": 0, "middle": 1, "best": 0}
+    assert selection.objective == 0.5
 
 
 @given(problems())

@@ -34,10 +34,22 @@ class Frontier:
     error: np.ndarray
     cost: np.ndarray
 
+    def position_within(self, bound: float) -> int:
+        """Returns the position of the cheapest row with an error of at most `bound`; -1: dense."""
+        return int(np.searchsorted(self.error, bound, side="right")) - 1
+
+    def row(self, position: int) -> int | None:
+        """Returns the table's row at a position, or None for dense."""
+        return int(self.rows[position]) if position >= 0 else None
+
     def cheapest_within(self, bound: float) -> int | None:
         """Returns the cheapest row with an error of at most `bound`, the best of equal ones."""
-        index = int(np.searchsorted(self.error, bound, side="right")) - 1
-        return int(self.rows[index]) if index >= 0 else None
+        return self.row(self.position_within(bound))
+
+    def step_cost(self, position: int) -> int:
+        """Returns what the next better row, in the end dense, costs more than `position`."""
+        better = self.cost[position - 1] if position > 0 else self.dense
+        return better - self.cost[position]
 
 
 def make_frontier(table: CandidateTable, kind: CostKind) -> Frontier:
