@@ -14,22 +14,28 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
-from tfapprox.planning import Progress, cost_after, factorize_plan, make_plan, no_progress
+from tfapprox.planning import (
+    Progress,
+    cost_after,
+    factorize_plan,
+    keep_fastest,
+    make_plan,
+    no_progress,
+)
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import ModelSize, Report
 from tfapprox.report.spectra import collect_spectra
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
-from tfapprox.rewriters.plan import Plan
+from tfapprox.rewriters.plan import EXTRA, Plan
 from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.serving.benchmark import LatencyRequest, measure_saved_models
 from tfapprox.serving.inputs import Inputs, generate_inputs
 from tfapprox.serving.latency import Latency
+from tfapprox.serving.model_latency import Prediction, TimedModel, time_saved_model
 from tfapprox.serving.signature import default_signature, read_signatures
+from tfapprox.serving.site_latency import SiteTimingOptions
 from tfapprox.serving.warmup import check_warmup_support, write_warmup
-
-EXTRA = Path("assets.extra", "tfapprox")
-"""Where a compressed SavedModel carries its plan and report; servers ignore it."""
 
 ModelPath = str | PathLike[str]
 
@@ -40,9 +46,13 @@ def plan_saved_model(
     *,
     tags: Sequence[str] = ("serve",),
     signature: str | None = None,
+    inputs: Inputs | None = None,
+    threads: int | None = None,
     progress: Progress = no_progress,
 ) -> Plan:
     """Returns the plan that `compress_saved_model` would follow, and writes nothing.
+
+    Args: see `compress_saved_model`; inputs and threads count for latencies only.
 
     Raises:
       UserError: as `compress_saved_model`.
@@ -51,7 +61,10 @@ def plan_saved_model(
 
     progress("reading the model", 0, 0)
     opened = open_saved_model(str(source), tags, signature)
-    return make_plan(opened.inspection, config, SpectrumCache(), progress)
+    timed = None
+    if config.measures_latency:
+        timed = _time_original(Path(source), inputs, tags, signature, config, threads, progress)
+    return make_plan(opened.inspection, config, SpectrumCache(), progress, timed)
 
 
 def compress_saved_model(
@@ -92,61 +105,155 @@ def compress_saved_model(
       progress: told of every step.
 
     Raises:
-      UserError: bad source, destination, plan or inputs, an infeasible budget, or
-        nothing to replace.
+      UserError: bad source, destination, plan or inputs, an infeasible budget,
+        nothing to replace, or no result that is faster where the config asks for one.
       VerificationError: the result, read back, is not what it should be.
+    """
+    job = _Job(
+        Path(source), Path(destination), config, tuple(tags), signature, inputs, warmup,
+        overwrite, tuple(batch_sizes), threads,
+    )  # fmt: skip
+    clock, notes = _Clock(), []
+    while True:
+        try:
+            return _attempt(job, plan, notes, clock, progress)
+        except _SlowerError as slower:
+            plan, note = _with_fewer_sites(slower)
+            notes.append(note)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """The arguments of `compress_saved_model` but its plan and progress."""
+
+    source: Path
+    destination: Path
+    config: CompressionConfig
+    tags: tuple[str, ...]
+    signature: str | None
+    inputs: Inputs | None
+    warmup: Inputs | None
+    overwrite: bool
+    batch_sizes: tuple[int, ...]
+    threads: int | None
+
+    @property
+    def measured_sizes(self) -> tuple[int, ...]:
+        own = {self.config.batch_size} if self.config.measures_latency else set()
+        return tuple(sorted({*self.batch_sizes, *own}))
+
+
+class _SlowerError(Exception):
+    """The result is slower than the original, which the config does not allow."""
+
+    def __init__(self, plan: Plan, latency: Latency):
+        super().__init__(plan, latency)
+        self.plan, self.latency = plan, latency
+
+
+def _attempt(
+    job: _Job, plan: Plan | None, notes: Sequence[str], clock: "_Clock", progress: Progress
+) -> Report:
+    """Compresses once; whatever goes wrong, nothing is left behind.
+
+    Raises:
+      _SlowerError: the result was measured, and is slower than the config allows.
     """
     from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 
-    source, destination = Path(source), Path(destination)
-    check_target(destination, source, overwrite)
-    if warmup is not None:
+    check_target(job.destination, job.source, job.overwrite)
+    if job.warmup is not None:
         check_warmup_support()
-    clock = _Clock()
     with clock("reading"):
         progress("reading the model", 0, 0)
-        opened = open_saved_model(str(source), tags, signature)
-    inspection = opened.inspection
-    plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress)
-    with staged(destination) as staging:
+        opened = open_saved_model(str(job.source), job.tags, job.signature)
+    inspection, config, timed = opened.inspection, job.config, None
+    if plan is None and config.measures_latency:
+        with clock("timing"):
+            timed = _time_original(job.source, job.inputs, job.tags, job.signature, config,
+                                   job.threads, progress)  # fmt: skip
+    plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress, timed)
+    with staged(job.destination) as staging:
         with clock("writing"):
             progress("writing", 0, 0)
             write_saved_model(opened, factorizations, str(staging))
-            if warmup is not None:
-                write_warmup(staging, warmup, signature, tags)
-        sizes = _disk_bytes(source), _disk_bytes(staging)
-        notes = inspection.notes
+            if job.warmup is not None:
+                write_warmup(staging, job.warmup, job.signature, job.tags)
+        sizes = _disk_bytes(job.source), _disk_bytes(staging)
+        remarks = inspection.notes
         del opened, factorizations  # measuring starts with the memory given back
         with clock("verifying"):
-            verification = _verify(source, staging, inputs, tags, signature, config.seed, progress)
+            verification = _verify(job.source, staging, job.inputs, job.tags, job.signature,
+                                   config.seed, progress)  # fmt: skip
         with clock("measuring"):
-            latency = _measure(
-                source,
-                staging,
-                inputs,
-                tags,
-                signature,
-                batch_sizes,
-                threads,
-                config.seed,
-                progress,
-            )
+            latency = _measure(job, staging, progress)
+        if config.measures_latency:
+            notes = [*notes, _check_latency(job, plan, latency)]
         report = Report(
-            source=str(source),
-            destination=str(destination),
+            source=str(job.source),
+            destination=str(job.destination),
             plan=plan,
             before=_size(inspection.cost, sizes[0]),
             after=_size(cost_after(inspection, plan), sizes[1]),
-            environment=collect_environment(threads, config.seed),
-            verification=dataclasses.replace(verification, candidate=str(destination)),
+            environment=collect_environment(job.threads, config.seed),
+            verification=dataclasses.replace(verification, candidate=str(job.destination)),
             latency=latency,
             spectra=collect_spectra(inspection, plan, spectra),
-            notes=notes,
+            notes=(*remarks, *notes),
             seconds=clock.seconds,
             peak_memory_bytes=peak_memory_bytes(),
         )
         _leave_traces(staging, report)
     return report
+
+
+def _time_original(
+    source: Path,
+    inputs: Inputs | None,
+    tags: Sequence[str],
+    signature: str | None,
+    config: CompressionConfig,
+    threads: int | None,
+    progress: Progress,
+) -> TimedModel:
+    progress("timing the original", 0, 0)
+    name, feed = _feed(source, inputs, tags, signature, config.batch_size, config.seed)
+    options = SiteTimingOptions(config.batch_size, threads)
+    return time_saved_model(str(source), name, feed, tags, options)
+
+
+def _check_latency(job: _Job, plan: Plan, latencies: Sequence[Latency]) -> str:
+    """Returns how the prediction bore out.
+
+    Raises:
+      _SlowerError: the result is slower than the original.
+    """
+    (latency,) = (x for x in latencies if x.batch_size == job.config.batch_size)
+    if latency.ratio < 1:
+        raise _SlowerError(plan, latency)
+    return Prediction.from_json(plan.settings["latency"]).compare(latency)
+
+
+def _with_fewer_sites(slower: _SlowerError) -> tuple[Plan, str]:
+    """Returns the better half of a plan that made the model slower, and a note on it.
+
+    Raises:
+      UserError: there is but one site left.
+    """
+    plan, latency = slower.plan, slower.latency
+    figures = f"{latency.ratio:.2f}x at batch {latency.batch_size}"
+    count = len(plan.choices)
+    if count < 2:
+        raise UserError(
+            f"nothing was measured to be faster than the original ({figures} with one site "
+            "replaced), so nothing was written: keep the original, or give a budget of MACs or "
+            "parameters without --objective=latency"
+        )
+    note = (
+        f"With {count} sites replaced the model was measured to be slower ({figures}): only "
+        f"the {count // 2} that save most time are; the budget may be missed for it"
+    )
+    return keep_fastest(plan, count // 2), note
 
 
 def compress_model(
@@ -218,11 +325,12 @@ def _decide(
     plan: Plan | None,
     clock: _Clock,
     progress: Progress,
+    timed: TimedModel | None = None,
 ) -> tuple[Plan, dict[str, Factorization], SpectrumCache]:
     """Returns the plan, made or given, the stages it asks for, and the spectra it took."""
     spectra = SpectrumCache()
     with clock("planning"):
-        plan = plan or make_plan(inspection, config, spectra, progress)
+        plan = plan or make_plan(inspection, config, spectra, progress, timed)
     with clock("factorizing"):
         plan, factorizations = factorize_plan(inspection, plan, spectra, progress)
     if not factorizations:
@@ -253,27 +361,28 @@ def _verify(
     )  # fmt: skip
 
 
-def _measure(
+def _measure(job: _Job, staging: Path, progress: Progress) -> tuple[Latency, ...]:
+    sizes = job.measured_sizes
+    if not sizes:
+        return ()
+    progress("measuring", 0, 0)
+    name, feed = _feed(job.source, job.inputs, job.tags, job.signature, max(sizes), job.config.seed)
+    request = LatencyRequest(str(job.source), str(staging), name, sizes, job.tags, job.threads)
+    return measure_saved_models(request, feed)
+
+
+def _feed(
     source: Path,
-    staging: Path,
     inputs: Inputs | None,
     tags: Sequence[str],
     signature: str | None,
-    batch_sizes: Sequence[int],
-    threads: int | None,
+    batch_size: int,
     seed: int,
-    progress: Progress,
-) -> tuple[Latency, ...]:
-    if not batch_sizes:
-        return ()
-    progress("measuring", 0, 0)
+) -> tuple[str, Inputs]:
+    """Returns the name of the signature to run, and what to feed it."""
     signatures = read_signatures(str(source), tags)
     name = signature or default_signature(signatures)
-    feed = inputs or generate_inputs(signatures[name], max(batch_sizes), seed)
-    request = LatencyRequest(
-        str(source), str(staging), name, tuple(batch_sizes), tuple(tags), threads
-    )
-    return measure_saved_models(request, feed)
+    return name, inputs or generate_inputs(signatures[name], batch_size, seed)
 
 
 def _passed(verification: Verification) -> Verification:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tfapprox.accounting.cost import Cost
@@ -10,6 +11,9 @@ from tfapprox.errors import UserError
 from tfapprox.selection.problem import Configuration
 
 PLAN_VERSION = 1
+
+EXTRA = Path("assets.extra", "tfapprox")
+"""Where a compressed SavedModel carries its plan and report; servers ignore it."""
 
 
 @dataclasses.dataclass(frozen=True)
