@@ -140,7 +140,9 @@ def _run_epoch(
     reset_peak_memory()
     start = time.perf_counter()
     dataset = training_batches(task, data, config.batch_size, seed, epoch).take(steps)
-    history = model.fit(dataset, epochs=epoch + 1, initial_epoch=epoch, verbose=0).history
+    # The dataset comes in its order; Keras warns when asked to shuffle one.
+    fitted = model.fit(dataset, epochs=epoch + 1, initial_epoch=epoch, verbose=0, shuffle=False)
+    history = fitted.history
     seconds = time.perf_counter() - start
     record: dict[str, float] = {
         "epoch": epoch + 1,

@@ -1,0 +1,137 @@
+"""Trains networks with slice-generated convolutions, and what the paper compares them with.
+
+The paper's first row of Table 1, with its test error and parameters side by side:
+
+  python -m experiments.cifar_csg --model_dir=DIR --dataset=cifar10 --seeds=3 \\
+    --network=densenet-bc-40-48 --batch_size=128 --methods=plain,csg,bcsg
+
+Each training leaves checkpoints, metrics.jsonl, a SavedModel with dense kernels, one with
+codes and generator folded at load, and generator.npz, which --methods=pretrained takes as
+--generator. Several trainings leave results.json and results.md, a table like Table 4.
+post and post_tuned fit codes and generator to the trained plain network, without and with
+further training.
+
+References: Omidvar, Akhlaghi, Su, Franceschetti and Gupta, "Associative Convolutional
+Layers", AISTATS 2021, Tables 1 and 4.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments.config import ExperimentConfig
+from experiments.csg_methods import METHODS, SliceSettings, find_network
+from experiments.csg_training import CsgExperiment, run_experiment
+from tfapprox.errors import UserError
+
+
+def define_flags() -> None:
+    """Defines the flags of this binary."""
+    flags.DEFINE_string("model_dir", "", "Where results go (required).")
+    flags.DEFINE_string(
+        "dataset",
+        "digits",
+        "digits (scikit-learn), synthetic; any other name is read from --data_dir (IDX files) or "
+        "loaded by TensorFlow Datasets, e.g. cifar10.",
+    )
+    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.")
+    flags.DEFINE_integer("image_size", 32, "Images are brought to this height and width.")
+    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.")
+    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.")
+    flags.DEFINE_string("network", "resnet20", "e.g. resnet56, densenet-bc-40-48, vgg16.")
+    flags.DEFINE_list("methods", ["csg"], f"What to train, among {', '.join(METHODS)}.")
+    flags.DEFINE_list("slice_shape", [], "Out, in, height, width; default: the paper's.")
+    flags.DEFINE_integer("code_size", 0, "n_c; 0 is the paper's for the network.")
+    flags.DEFINE_string("which", "", "Regular expression of convolutions; default: the paper's.")
+    flags.DEFINE_string("generator", "", "generator.npz of a csg run, for method pretrained.")
+    flags.DEFINE_integer("seed", 0, "First seed.")
+    flags.DEFINE_integer("seeds", 1, "How many seeds.")
+    flags.DEFINE_integer("epochs", 200, "Passes over the training data.")
+    flags.DEFINE_integer("tune_epochs", 0, "Those of post_tuned; 0 is a tenth of --epochs.")
+    flags.DEFINE_integer("batch_size", 192, "Examples a step; the paper has 128 for DenseNet.")
+    flags.DEFINE_float("learning_rate", 0.05, "Divided by 10 at 1/2 and 3/4 of the epochs.")
+    flags.DEFINE_enum(
+        "distribution_strategy",
+        "none",
+        ["none", "one_device", "mirrored", "multi_worker"],
+        "tf.distribute strategy.",
+    )
+    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.")
+    flags.DEFINE_bool("deterministic", False, "Ask TensorFlow for deterministic operations.")
+    flags.DEFINE_bool("resume", False, "Go on from the last checkpoints in --model_dir.")
+
+
+def experiment_from_flags(values: flags.FlagValues) -> CsgExperiment:
+    """Returns the experiment the flags describe.
+
+    Raises:
+      UserError: a flag is missing or out of range.
+    """
+    if not values.model_dir:
+        raise UserError("--model_dir is required: it gets checkpoints, metrics and SavedModels")
+    network = find_network(values.network)
+    slices = SliceSettings(
+        _slice_shape(values.slice_shape) or network.slice_shape,
+        values.code_size or network.code_size,
+        values.which or network.generated,
+        values.generator,
+    )
+    shared = {field.name for field in dataclasses.fields(ExperimentConfig)}
+    shared -= {"model_dir", "methods"}
+    config = ExperimentConfig(
+        pathlib.Path(values.model_dir),
+        methods=("exact",),
+        **{name: values[name].value for name in shared if name in values},
+    )
+    return CsgExperiment(
+        config,
+        values.network,
+        slices,
+        tuple(values.methods),
+        image_size=values.image_size,
+        augment=values.augment,
+        train_examples=values.train_examples,
+        tune_epochs=values.tune_epochs or max(1, values.epochs // 10),
+    )
+
+
+def _slice_shape(words: Sequence[str]) -> Any:
+    if not words:
+        return None
+    try:
+        sizes = tuple(int(word) for word in words)
+    except ValueError:
+        sizes = ()
+    if len(sizes) != 4:
+        raise UserError(f"--slice_shape needs four numbers, e.g. 16,16,3,3, got {words}")
+    return sizes
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment that the flags describe; returns the exit status."""
+    logging.set_verbosity(logging.INFO)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+        experiment = experiment_from_flags(flags.FLAGS)
+        folder = experiment.config.model_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        # Replay with --flagfile=MODEL_DIR/flags.txt.
+        module = flags.FLAGS.find_module_defining_flag("model_dir")
+        own = flags.FLAGS.flags_by_module_dict()[module]
+        text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
+        (folder / "flags.txt").write_text(text)
+        run_experiment(experiment)
+    except UserError as error:
+        print(f"cifar_csg: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(lambda argv: sys.exit(main(argv)))
