@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tests.corpus.building import CORPUS, Arrays, activations, case, export, variable, weights
+from tests.corpus.building import Arrays, activations, case, export, variable, weights
 
 # Products of matrices.
 

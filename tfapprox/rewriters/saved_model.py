@@ -71,7 +71,9 @@ class SavedModelSource:
         saver = meta.saver_def
         self.saving = find_side(meta, self.main, self.functions, saver.save_tensor_name)
         self.restoring = find_side(meta, self.main, self.functions, saver.restore_op_name)
-        self.table = VariableTable(files, self.main, restored_tensors(self.restoring))
+        restored = restored_tensors(self.restoring)
+        files.check_present(tensor.tensor for tensor in restored)
+        self.table = VariableTable(files, self.main, restored)
         self.duplicates = merge_duplicates(files, self.table)
         self.provenance = Provenance(self._read_variable)
         self.tracer = self._trace()
@@ -125,7 +127,12 @@ class SavedModelSource:
                 fresh = {id(k) for k in finder.kernels if not k.geometries}
                 mine = [p for p in occurrences if _kernel_id(finder, p) in fresh]
                 count_occurrences(finder, mine, assumed)
-        reject_other_uses(finder, self.tracer.instances, self.live_main, self.table)
+        fetched = [
+            tensor.name
+            for signature in self.files.meta.signature_def.values()
+            for tensor in signature.outputs.values()
+        ]
+        reject_other_uses(finder, self.tracer, self.live_main, fetched, self.table)
         selected = layouts.get(self.signature, ([], ""))[0]
         self._kept = _kept_operations(finder, selected, self.table)
         return finder.kernels

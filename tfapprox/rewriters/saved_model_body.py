@@ -109,6 +109,12 @@ class Body:
         done = set(order)
         return order + [name for name in self.nodes if name not in done]
 
+    @functools.cached_property
+    def executed(self) -> set[str]:
+        """Nodes of a function that run when it is called; TensorFlow prunes the others."""
+        controls = self.proto.control_ret.values() if self.is_function else ()
+        return self.reachable([*map(producer_of, self.returns.values()), *controls])
+
     def reachable(self, roots: Iterable[str]) -> set[str]:
         """Returns the nodes that computing `roots` (node names) needs, control inputs too."""
         seen: set[str] = set()

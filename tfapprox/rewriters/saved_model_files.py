@@ -1,7 +1,8 @@
 """Opens the files of a SavedModel and says in one line what is wrong with them."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +37,10 @@ class SavedModelFiles:
         self.meta = _find_meta_graph(self.proto, tags, self.path)
         self._reader = _open_checkpoint(self.path / _VARIABLES)
 
-    @property
+    @functools.cached_property
     def tensor_shapes(self) -> dict[str, list[int]]:
         """Checkpoint tensor name -> shape; empty when nothing is stored."""
         return self._reader.get_variable_to_shape_map() if self._reader else {}
-
-    @property
-    def tensor_dtypes(self) -> dict[str, tf.DType]:
-        return self._reader.get_variable_to_dtype_map() if self._reader else {}
 
     def tensor(self, name: str) -> np.ndarray:
         """Reads a tensor of the checkpoint.
@@ -51,15 +48,24 @@ class SavedModelFiles:
         Raises:
           UserError: it isn't there, or the file is truncated or corrupt.
         """
-        if name not in self.tensor_shapes:
-            raise UserError(
-                f"{self.path / 'variables'} has no value for variable {name!r}: the files do "
-                "not belong together; copy the whole SavedModel again"
-            )
+        self.check_present([name])
         with _explained(self.path / "variables"):
             value = self._reader.get_tensor(name)
         # NumPy's own bytes dtype would drop trailing zero bytes.
         return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
+
+    def check_present(self, names: Iterable[str]) -> None:
+        """Checks that the checkpoint holds tensors of these names.
+
+        Raises:
+          UserError: one is missing.
+        """
+        for name in names:
+            if name not in self.tensor_shapes:
+                raise UserError(
+                    f"{self.path / 'variables'} has no value for variable {name!r}: the files "
+                    "do not belong together; copy the whole SavedModel again"
+                )
 
     def check_tensors(self) -> None:
         """Reads every tensor once, so that a truncated file is found before any work.

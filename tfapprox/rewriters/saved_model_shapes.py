@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
-from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework import op_def_registry, smart_cond
 
 from tfapprox.rewriters.provenance import Handle
-from tfapprox.rewriters.saved_model_body import Body, attribute
+from tfapprox.rewriters.saved_model_body import Body, attribute, producer_of
 from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Instance
 
 Shape = tuple[int | None, ...] | None
@@ -67,13 +67,13 @@ class ShapeInference:
         self,
         instance: Instance,
         arguments: list[tf.Tensor | None],
-        needed: set[str] | None,
+        needed: set[str],
         inputs: Mapping[str, Shape],
     ) -> list[tf.Tensor | None]:
         body = instance.body
         tensors: dict[str, tf.Tensor | None] = dict(zip(body.arguments, arguments, strict=True))
         for name in body.order:
-            if needed is not None and name not in needed:
+            if name not in needed:
                 continue
             node = body.nodes[name]
             operands = [tensors.get(reference) for reference in body.data_inputs(node)]
@@ -90,6 +90,9 @@ class ShapeInference:
             if node.op in self._wanted:
                 self._record(instance, node, operands, outputs)
         return [tensors.get(reference) for reference in body.returns.values()]
+
+    def _enter(self, callee: Instance, arguments: list[tf.Tensor | None]):
+        return self._walk(callee, arguments, callee.body.executed, {})
 
     def _record(self, instance, node, operands, outputs) -> None:
         repeats = 1
@@ -133,10 +136,8 @@ class ShapeInference:
         call = instance.calls[node.name]
         if node.op in LOOPS:
             return self._loop(call, operands)
-        results = [
-            self._walk(callee, operands[call.offset :], None, {})
-            for callee in call.callees.values()
-        ]
+        callees = _callees_on_cpu(instance, node, list(call.callees.values()))
+        results = [self._enter(callee, operands[call.offset :]) for callee in callees]
         if node.op not in BRANCHES:
             return results[0]
         return [_merged(list(outputs)) for outputs in zip(*results, strict=True)]
@@ -148,12 +149,25 @@ class ShapeInference:
         ]
         # while_loop_v2 keeps the largest number of iterations as loop variable 1.
         self._loops.append(_known_length(operands))
-        results = self._walk(call.callees["body", 0], arguments, None, {})
+        results = self._enter(call.callees["body", 0], arguments)
         self._loops.pop()
         return [
             operand if i in call.invariants else _merged([operand, result])
             for i, (operand, result) in enumerate(zip(operands, results, strict=True))
         ]
+
+
+def _callees_on_cpu(
+    instance: Instance, node: node_def_pb2.NodeDef, callees: list[Instance]
+) -> list[Instance]:
+    """Returns the functions of a call that may run; a switch on the device is decided."""
+    if node.op in BRANCHES:
+        switch = instance.body.nodes.get(producer_of(node.input[0]))
+        if switch is not None and switch.op == "DeviceIndex":
+            devices = attribute(switch, "device_names").list.s
+            chosen = list(devices).index(b"CPU") if b"CPU" in devices else len(callees) - 1
+            return [callees[min(chosen, len(callees) - 1)]]
+    return callees
 
 
 def _all_references(body: Body, node: node_def_pb2.NodeDef, outputs: list) -> list[str]:
@@ -235,5 +249,5 @@ def _known_length(operands: list[tf.Tensor | None]) -> int | None:
     limit = operands[1] if len(operands) > 1 else None
     if limit is None or not limit.dtype.is_integer or limit.shape.rank != 0:
         return None
-    value = tf.get_static_value(limit)
+    value = smart_cond.smart_constant_value(limit)
     return int(value) if value is not None and value > 0 else None

@@ -12,8 +12,9 @@ from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import KeptOperation
-from tfapprox.rewriters.provenance import Provenance, Static, Value, same_kernel_key
-from tfapprox.rewriters.saved_model_body import CALLS
+from tfapprox.rewriters.provenance import Handle, Provenance, Static, Value, same_kernel_key
+from tfapprox.rewriters.saved_model_body import CALLS, producer_of
+from tfapprox.rewriters.saved_model_composing import is_composable
 from tfapprox.rewriters.saved_model_costs import kept_macs
 from tfapprox.rewriters.saved_model_matching import (
     KEPT,
@@ -24,7 +25,7 @@ from tfapprox.rewriters.saved_model_matching import (
     match,
 )
 from tfapprox.rewriters.saved_model_shapes import Occurrence, Shape
-from tfapprox.rewriters.saved_model_tracing import LOOPS, Instance
+from tfapprox.rewriters.saved_model_tracing import LOOPS, Instance, Tracer
 from tfapprox.rewriters.saved_model_variables import VariableTable
 
 # A root much smaller than the kernel (a scale, a zero point) does not stand for it.
@@ -55,6 +56,7 @@ class KernelUses:
       geometries: of the uses that count for costs.
       assumed: what was assumed of unknown sizes.
       reason: why it can't be a site, "" if it can.
+      composed_in: ids of instances that read the whole variable, to be composed there.
     """
 
     name: str
@@ -64,6 +66,7 @@ class KernelUses:
     geometries: list[Geometry] = dataclasses.field(default_factory=list)
     assumed: str = ""
     reason: str = ""
+    composed_in: set[int] = dataclasses.field(default_factory=set)
 
     @property
     def site(self) -> Site:
@@ -144,6 +147,28 @@ class SiteFinder:
         sizes = self._provenance.root_sizes
         return frozenset(r for r in source.roots if sizes[r] * _SIGNIFICANT_SHARE >= size)
 
+    def is_composable(self, kernel: KernelUses, root: str) -> bool:
+        """Says whether a variable can be computed from the factors of its kernel."""
+        if root not in self._table.variables:
+            return False
+        value = self._provenance.variable(root, self._table.variables[root].size)
+        return is_composable(kernel.first.kernel, value.value)
+
+    def reads_whole(self, instance: Instance, name: str, index: int) -> bool:
+        """Says whether what an input reads starts from whole variables in its function."""
+        body = instance.body
+        stack = [body.data_inputs(body.nodes[name])[index]]
+        while stack:
+            reference = stack.pop()
+            value = instance.values.get(reference)
+            if value is None or isinstance(value, Handle) or value.op in ("Variable", "Const"):
+                continue
+            producer = producer_of(reference)
+            if producer not in body.nodes or producer in instance.calls:
+                return False
+            stack += body.data_inputs(body.nodes[producer])
+        return True
+
     def _name(self, roots: frozenset[str], node: str) -> str:
         variables = sorted(r for r in roots if r in self._table.variables)
         if variables:
@@ -197,16 +222,55 @@ def count_occurrences(finder: SiteFinder, occurrences: Iterable[Occurrence], ass
         kernel.assumed = kernel.assumed or "; ".join(remarks)
 
 
+@dataclasses.dataclass(frozen=True)
+class OtherUse:
+    """Something that needs a root and isn't a site's product.
+
+    Attributes:
+      op: operation.
+      instance: where.
+      writes: it changes the variable.
+      whole: it reads a tensor that can be composed from factors.
+    """
+
+    op: str
+    instance: Instance
+    writes: bool = False
+    whole: bool = False
+
+
 def reject_other_uses(
-    finder: SiteFinder, instances: Iterable[Instance], live_main: set[str], table: VariableTable
+    finder: SiteFinder,
+    tracer: Tracer,
+    live_main: set[str],
+    fetched: Iterable[str],
+    table: VariableTable,
 ) -> None:
-    """Gives a reason to kernels whose variables are written, or read by anything but products."""
-    users = _other_users(finder, instances, live_main)
+    """Gives a reason to kernels whose variables are written, or read by anything but products.
+
+    Reading one in a function that no signature runs is no reason: it is composed there.
+
+    Args:
+      live_main: main-graph nodes that can be asked for.
+      fetched: main-graph references that signatures fetch.
+    """
+    users = _other_users(finder, tracer.instances, live_main)
+    for root, user in _outside_users(tracer, fetched):
+        users[root].append(user)
+    served = tracer.reachable(live_main)
     by_root = defaultdict(list)
     for kernel in finder.kernels:
         for root in sorted(kernel.roots):
             by_root[root].append(kernel)
-            kernel.reason = kernel.reason or _objection(users.get(root, ()), root, table)
+    for kernel in finder.kernels:
+        for root in sorted(kernel.roots):
+            alone = kernel.roots == {root} and len(by_root[root]) == 1
+            composable = alone and finder.is_composable(kernel, root)
+            for user in users.get(root, ()):
+                if composable and user.whole and id(user.instance) not in served:
+                    kernel.composed_in.add(id(user.instance))
+                else:
+                    kernel.reason = kernel.reason or _objection(user, root, table)
     # What one kernel still needs, no other can give up.
     pending = [kernel for kernel in finder.kernels if kernel.reason]
     while pending:
@@ -217,19 +281,18 @@ def reject_other_uses(
                 pending.append(kernel)
 
 
-def _objection(users: Iterable[tuple[str, str, bool]], root: str, table: VariableTable) -> str:
-    for op, function, writes in users:
-        where = f" in {function}" if function else ""
-        if writes:
-            return f"its variable is changed by {op}{where}"
-        return f"its {'variable' if root in table.variables else 'constant'} is also used by {op}{where}"
-    return ""
+def _objection(user: OtherUse, root: str, table: VariableTable) -> str:
+    where = f" in {user.instance.body.name}" if user.instance.body.name else ""
+    if user.writes:
+        return f"its variable is changed by {user.op}{where}"
+    kind = "variable" if root in table.variables else "constant"
+    return f"its {kind} is also used by {user.op}{where}"
 
 
 def _other_users(
     finder: SiteFinder, instances: Iterable[Instance], live_main: set[str]
-) -> dict[str, list[tuple[str, str, bool]]]:
-    """Returns root -> (operation, function, writes) of everything that isn't a site's use."""
+) -> dict[str, list[OtherUse]]:
+    """Returns root -> everything in the graph that isn't a site's use."""
     users = defaultdict(list)
     for instance in instances:
         for name, values in instance.static_inputs.items():
@@ -240,22 +303,44 @@ def _other_users(
             for index, value in values.items():
                 if found is not None and index == found[1].operand:
                     continue
-                writes = _writes(node.op)
+                whole = isinstance(value, Static) and finder.reads_whole(instance, name, index)
+                user = OtherUse(node.op, instance, _writes(node.op), whole)
                 for root in value.roots:
-                    users[root].append((node.op, instance.body.name, writes))
+                    users[root].append(user)
     return users
+
+
+def _outside_users(tracer: Tracer, fetched: Iterable[str]) -> Iterable[tuple[str, OtherUse]]:
+    """Yields roots whose values leave a function in a way that a rewrite can't follow.
+
+    That is from a function the outside calls, and from loops and branches unless every
+    step, or every branch, hands on the same.
+    """
+    outside = {id(instance) for instance in tracer.entries.values()}
+    outside |= {id(i) for i in tracer.instances if not any(v is not None for v in i.bindings)}
+    for reference in fetched:
+        yield from _roots(
+            tracer.main.values.get(tracer.main.body.canonical(reference)), tracer.main
+        )
+    for instance in tracer.instances:
+        if id(instance) in outside and instance.body.is_function:
+            for value in instance.returns:
+                yield from _roots(value, instance)
+        for call in instance.calls.values():
+            agreed = tracer.agreed_outputs(instance, call)
+            for callee in call.callees.values():
+                for value, handed_on in zip(callee.returns, agreed, strict=False):
+                    if value is not handed_on:
+                        yield from _roots(value, callee)
+
+
+def _roots(value: Value | None, instance: Instance) -> Iterable[tuple[str, OtherUse]]:
+    for root in value.roots if value is not None else ():
+        yield root, OtherUse("return", instance)
 
 
 def _writes(op: str) -> bool:
     return "Assign" in op or "Apply" in op or "Scatter" in op
-
-
-def returned_values(instances: Iterable[Instance]) -> Iterable[tuple[Instance, Value]]:
-    """Yields static values that entry functions return to the outside."""
-    for instance in instances:
-        for value in instance.returns:
-            if value is not None:
-                yield instance, value
 
 
 def kept_operation(

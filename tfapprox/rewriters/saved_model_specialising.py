@@ -14,8 +14,10 @@ import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
 
 from tfapprox.accounting.factorization import Factorization
+from tfapprox.rewriters.provenance import Static
 from tfapprox.rewriters.provenance_ops import EVALUATORS, TRANSPARENT
 from tfapprox.rewriters.saved_model_body import producer_of
+from tfapprox.rewriters.saved_model_composing import emit_composition, layout_in
 from tfapprox.rewriters.saved_model_sites import KernelUses, SiteUse
 from tfapprox.rewriters.saved_model_stages import Emitter, Factor, emit_chain
 from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Instance, Tracer
@@ -67,11 +69,13 @@ class Version:
     Attributes:
       name: of the function.
       dropped: positions of arguments that are gone.
+      lost: positions of outputs that are gone, because they were such arguments' values.
       added: indices of the factors that come as last arguments.
     """
 
     name: str
     dropped: tuple[int, ...]
+    lost: tuple[int, ...]
     added: tuple[int, ...]
 
 
@@ -93,7 +97,10 @@ class Specialiser:
         self.removed = frozenset().union(*(r.kernel.roots for r in replacements))
         self._tracer = tracer
         self._uses: dict[int, dict[str, tuple[Replacement, SiteUse]]] = defaultdict(dict)
+        self._composed: dict[int, list[Replacement]] = defaultdict(list)
         for replacement in replacements:
+            for identity in replacement.kernel.composed_in:
+                self._composed[identity].append(replacement)
             for use in replacement.kernel.uses:
                 self._uses[id(use.instance)][use.node] = (replacement, use)
         self.functions = {name: body.proto for name, body in tracer.functions.items()}
@@ -117,12 +124,18 @@ class Specialiser:
         for node, (replacement, _) in uses.items():
             if not self._local[id(instance), node]:
                 needs.update(replacement.factors)
+        for replacement in self._composed[id(instance)]:
+            needs.update(replacement.factors)
         callees = [c for call in instance.calls.values() for c in call.callees.values()]
         for callee in callees:
             needs.update(self._needs[id(callee)])
         self._needs[id(instance)] = tuple(sorted(needs))
         self._changed[id(instance)] = bool(
-            uses or self.dropped(instance) or any(self._changed[id(c)] for c in callees)
+            uses
+            or self.dropped(instance)
+            or self.lost(instance)
+            or self._composed[id(instance)]
+            or any(self._changed[id(c)] for c in callees)
         )
 
     def _is_local(self, instance: Instance, use: SiteUse) -> bool:
@@ -142,6 +155,12 @@ class Specialiser:
         """Returns the positions of arguments bound to what is removed."""
         return tuple(
             i for i, v in enumerate(instance.bindings) if v is not None and v.roots & self.removed
+        )
+
+    def lost(self, instance: Instance) -> tuple[int, ...]:
+        """Returns the positions of outputs that are values of what is removed."""
+        return tuple(
+            i for i, v in enumerate(instance.returns) if v is not None and v.roots & self.removed
         )
 
     def changed(self, instance: Instance) -> bool:
@@ -198,10 +217,14 @@ class Specialiser:
         name = own if own == instance.body.name else self._contents.setdefault(identity, own)
         if name == own:
             self.functions[name] = proto
-        return Version(name, self.dropped(instance), added)
+        return Version(name, self.dropped(instance), self.lost(instance), added)
 
     def uses(self, instance: Instance) -> Mapping[str, tuple[Replacement, SiteUse]]:
         return self._uses.get(id(instance), {})
+
+    def composed(self, instance: Instance) -> list[Replacement]:
+        """Returns the replacements whose variables the instance reads as a whole."""
+        return self._composed.get(id(instance), [])
 
     def is_local(self, instance: Instance, node: str) -> bool:
         return self._local[id(instance), node]
@@ -239,6 +262,12 @@ class BodyRewriter:
             self._emit(name, replacement, use)
         for name, call in self._instance.calls.items():
             self._redirect(name, call)
+        for replacement in self._owner.composed(self._instance):
+            self._compose(replacement)
+        return self._remaining()
+
+    def _remaining(self) -> list[node_def_pb2.NodeDef]:
+        """Returns old, replaced and new nodes but for those that nothing reads any more."""
         current = {**self._body.nodes, **self._replaced}
         made = [self._aliased(node) for node in (*current.values(), *self._extra)]
         returned = [self._aliases.get(r, r) for r in self._returned.values()]
@@ -248,21 +277,17 @@ class BodyRewriter:
         """Returns the new function."""
         old = self._body.proto
         dropped = set(self._owner.dropped(self._instance))
-        if returns_added:
-            outputs = list(self._body.returns)
-            self._idle += [producer_of(self._body.returns[outputs[i]]) for i in dropped]
-            self._returned = {
-                output: reference
-                for i, (output, reference) in enumerate(self._body.returns.items())
-                if i not in dropped
-            }
+        lost = set(self._owner.lost(self._instance))
+        outputs = list(self._body.returns.items())
+        self._idle += [producer_of(outputs[i][1]) for i in lost]
+        self._returned = {k: v for i, (k, v) in enumerate(outputs) if i not in lost}
         nodes = self.nodes()
         made = function_pb2.FunctionDef()
         made.CopyFrom(_without_nodes(old))
         made.signature.name = name
         made.node_def.extend(nodes)
         self._write_arguments(made, dropped)
-        self._write_returns(made, dropped if returns_added else set(), returns_added)
+        self._write_returns(made, lost, returns_added)
         present = {node.name for node in nodes}
         _keep_controls(made, present)
         for attribute in _STALE_ATTRIBUTES:
@@ -293,6 +318,44 @@ class BodyRewriter:
         self._replaced[name] = last
         self._alias(self._body.reference(name, node.op), reference)
         self._idle.append(producer_of(operand))
+
+    def _compose(self, replacement: Replacement) -> None:
+        """Computes a whole variable from its factors in the place where it was read."""
+        (root,) = replacement.kernel.roots
+        read = {x for node in self._remaining() for x in node.input}
+        read.update(self._aliases.get(r, r) for r in self._returned.values())
+        for reference, value in self._instance.values.items():
+            if not isinstance(value, Static) or value.op != "Variable" or root not in value.roots:
+                continue
+            if reference not in read:
+                continue
+            producer = producer_of(reference)
+            node = self._body.nodes.get(producer)
+            if node is not None and node.op in TRANSPARENT:
+                continue  # it only hands on what another node read
+            if node is None:
+                node = node_def_pb2.NodeDef(name=self._node_name(f"{producer}_composed"))
+            emitter = Emitter(self._body, node, self._taken)
+            factors = [self._factor(emitter, i) for i in replacement.factors]
+            array = value.value()
+            layout = layout_in(replacement.kernel.first.kernel, array)
+            composed = emit_composition(
+                emitter, replacement.factorization, factors, layout, array.shape
+            )
+            *extra, last = emitter.nodes
+            self._extra += extra
+            if producer in self._body.nodes:
+                self._replaced[producer] = last
+            else:
+                self._extra.append(last)
+            self._alias(reference, composed)
+            self._idle.append(producer_of(composed))
+
+    def _node_name(self, wanted: str) -> str:
+        while wanted in self._taken:
+            wanted += "_"
+        self._taken.add(wanted)
+        return wanted
 
     def _enter_behind(self, reference: str) -> node_def_pb2.NodeDef | None:
         """Returns the Enter node that a kernel passes on its way into a TF1 loop."""
@@ -341,16 +404,17 @@ class BodyRewriter:
         several = loop or node.op in BRANCHES
         added = tuple(sorted({i for c in callees.values() for i in owner.needs(c)}))
         dropped: tuple[int, ...] = ()
+        lost: tuple[int, ...] = ()
         for (attribute, index), callee in callees.items():
             returns = loop and attribute == "body"
             version = owner.version(callee, added if several else None, returns)
             dropped = version.dropped
+            lost = version.lost if not loop else version.dropped
             value = node.attr[attribute]
             target = value.list.func[index] if value.list.func else value.func
             target.name = version.name
         self._rewire(node, call.offset, dropped, added)
-        if loop:
-            self._renumber(node, dropped, added)
+        self._renumber(node, set(lost), added if loop else ())
         self._replaced[name] = node
 
     def _rewire(self, node, offset: int, dropped: Iterable[int], added: Sequence[int]) -> None:
@@ -369,10 +433,17 @@ class BodyRewriter:
         for name in ("_read_only_resource_inputs", "_all_non_dynamic_inputs"):
             node.attr.pop(name, None)
 
-    def _renumber(self, node, dropped: Iterable[int], added: Sequence[int]) -> None:
-        """Moves a loop's outputs to their new places."""
-        before = len(node.attr["T"].list.type) - len(added) + len(set(dropped))
-        kept = [i for i in range(before) if i not in set(dropped)]
+    def _renumber(self, node, lost: set[int], added: Sequence[int]) -> None:
+        """Moves the outputs of a call to their new places; a loop's types are done already."""
+        types = node.attr["T" if node.op in LOOPS else "Tout"].list
+        before = len(types.type)
+        if node.op in LOOPS:
+            before += len(lost) - len(added)
+        elif lost:
+            wanted = [t for i, t in enumerate(types.type) if i not in lost]
+            types.ClearField("type")
+            types.type.extend(wanted)
+        kept = [i for i in range(before) if i not in lost]
         for new, old in enumerate(kept):
             self._alias(
                 self._body.reference(node.name, node.op, old),
@@ -385,7 +456,7 @@ class BodyRewriter:
                 del node.attr[attribute].list.shape[:]
                 node.attr[attribute].list.shape.extend(wanted)
         if "_num_original_outputs" in node.attr:
-            node.attr["_num_original_outputs"].i += len(added) - len(set(dropped))
+            node.attr["_num_original_outputs"].i += len(added) - len(lost)
 
     def _alias(self, old: str, new: str) -> None:
         if self._body.canonical(old) != self._body.canonical(new):

@@ -120,6 +120,23 @@ class Tracer:
     def variable(self, key: str) -> Variable:
         return self._table.variables[key]
 
+    def reachable(self, main_nodes: Iterable[str]) -> set[int]:
+        """Returns ids of the instances that run when main-graph nodes run."""
+        seen = {id(self.main)}
+        calls = [self.main.calls[name] for name in main_nodes if name in self.main.calls]
+        while calls:
+            for callee in calls.pop().callees.values():
+                if id(callee) not in seen:
+                    seen.add(id(callee))
+                    calls += callee.calls.values()
+        return seen
+
+    def agreed_outputs(self, instance: Instance, call: Call) -> list[Value | None]:
+        """Returns what is known of a call's outputs."""
+        node = instance.body.nodes[call.node]
+        inputs = [instance.values.get(x) for x in instance.body.data_inputs(node)]
+        return _call_outputs(call, node, inputs)
+
     def _ignored_functions(self) -> set[str]:
         nodes = (self.main.body.nodes[name] for name in self._ignored)
         return {attribute(node, "f").func.name for node in nodes if node.op in CALLS}

@@ -14,7 +14,11 @@ from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model import SavedModelSource
 from tfapprox.rewriters.saved_model_body import attribute, function_attributes, producer_of
 from tfapprox.rewriters.saved_model_checkpoint import write_checkpoint
-from tfapprox.rewriters.saved_model_collections import factor_variable, rewrite_contexts, rewrite_variables
+from tfapprox.rewriters.saved_model_collections import (
+    factor_variable,
+    rewrite_contexts,
+    rewrite_variables,
+)
 from tfapprox.rewriters.saved_model_files import OBJECT_GRAPH_KEY
 from tfapprox.rewriters.saved_model_objects import (
     remove_nodes,
@@ -37,11 +41,14 @@ _CHECKPOINT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def write(
-    source: SavedModelSource, replacements: Mapping[str, Factorization], directory: Path
+    source: SavedModelSource,
+    replacements: Mapping[str, Factorization],
+    directory: Path,
+    writer: "type[Writer] | None" = None,
 ) -> None:
-    """See `saved_model.write_saved_model`."""
+    """See `saved_model.write_saved_model`; a `writer` of one's own may name things otherwise."""
     directory.mkdir(parents=True, exist_ok=True)
-    proto, tensors = _Writer(source, replacements).result()
+    proto, tensors = (writer or Writer)(source, replacements).result()
     for relative in source.files.other_files():
         (directory / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.files.path / relative, directory / relative)
@@ -58,7 +65,7 @@ def _write_fingerprint(directory: Path) -> None:
     fingerprinting_utils.write_fingerprint(str(directory))
 
 
-class _Writer:
+class Writer:
     """One rewrite from start to end."""
 
     def __init__(self, source: SavedModelSource, replacements: Mapping[str, Factorization]):
