@@ -73,9 +73,9 @@ def hooi(
     energy = float(np.sum(np.square(narrow @ basis_out), dtype=np.float64))
     for _ in range(_SWEEPS):
         old = narrow, basis_in, basis_out
-        basis_in = _main_vectors((taps @ basis_out).transpose(1, 0, 2), basis_in.shape[1])
+        basis_in = main_vectors((taps @ basis_out).transpose(1, 0, 2), basis_in.shape[1])
         narrow = basis_in.T @ taps
-        basis_out = _main_vectors(narrow.transpose(2, 0, 1), basis_out.shape[1])
+        basis_out = main_vectors(narrow.transpose(2, 0, 1), basis_out.shape[1])
         before, energy = energy, float(np.sum(np.square(narrow @ basis_out), dtype=np.float64))
         if energy <= before:
             narrow, basis_in, basis_out = old
@@ -85,7 +85,7 @@ def hooi(
     return core, basis_in, basis_out
 
 
-def _main_vectors(tensor: np.ndarray, rank: int) -> np.ndarray:
+def main_vectors(tensor: np.ndarray, rank: int) -> np.ndarray:
     """Returns the leading left singular vectors of [n, ...] unfolded along its first axis."""
     _, vectors = np.linalg.eigh(gram(tensor.reshape(len(tensor), -1)))
     return vectors[:, : -rank - 1 : -1].astype(tensor.dtype)
