@@ -1,5 +1,6 @@
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -177,11 +178,17 @@ def test_a_site_too_small_to_save_has_no_rows():
     assert len(table) == 0 and all(len(column) == 0 for column in table.cost.values())
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_stages_keep_the_kernels_dtype(dtype):
-    site = Site("layer", "dense", np.eye(6, dtype=dtype)[None, None])
-    for stage in build(site, scheme=0, slices=2, rank=1).stages:
-        assert stage.kernel.dtype == dtype
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_stages_keep_the_kernels_dtype_and_its_precision(dtype):
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 8, 6)).astype(dtype)
+    site = Site("layer", "conv2d", kernel)
+    built = build(site, scheme=1, slices=2, rank=6)
+    assert all(stage.kernel.dtype == dtype for stage in built.stages)
+    table = tables(site, schemes=(1,), slices=(2,))
+    row = [c.settings["rank"] for c in table.configurations].index(6)
+    error = relative_error(METRICS["operator"], kernel, built.reconstruct())
+    # Every entry of both stages is rounded, and so are the sums of 12 products.
+    assert error == pytest.approx(table.error[row], abs=10 * float(ml_dtypes.finfo(dtype).eps))
 
 
 @given(sites())

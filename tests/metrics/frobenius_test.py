@@ -7,6 +7,7 @@ from tests.reference.strategies import divisors, kernels
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.svd import SvdDecomposition
+from tfapprox.metrics import frobenius
 from tfapprox.metrics.frobenius import FrobeniusNorm, tail_energy
 from tfapprox.selection.problem import Configuration
 
@@ -31,6 +32,17 @@ def test_norm_is_the_root_of_the_sum_of_squares(kernel):
     assert FrobeniusNorm().norm(kernel) == pytest.approx(expected, rel=1e-6)
     site = Site("layer", "conv2d", kernel)
     assert FrobeniusNorm().site_norm(site, SpectrumCache()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_squares_of_half_precision_entries_do_not_overflow():
+    kernel = np.full((1, 1, 30, 40), 1000, np.float16)
+    assert FrobeniusNorm().norm(kernel) == pytest.approx(1000 * np.sqrt(1200))
+
+
+def test_a_kernel_is_summed_up_in_pieces(monkeypatch):
+    monkeypatch.setattr(frobenius, "_PIECE", 7)
+    kernel = np.random.default_rng(0).standard_normal((2, 3, 4, 5))
+    assert FrobeniusNorm().norm(kernel) == pytest.approx(np.linalg.norm(kernel))
 
 
 def test_small_tails_keep_their_precision_beside_large_values():

@@ -39,7 +39,9 @@ class Metric(Protocol):
 def relative_error(metric: Metric, kernel: np.ndarray, approximation: np.ndarray) -> float:
     """Returns ||W - W_hat|| / ||W||, 0 where both are zero: the definition, for any W_hat."""
     norm = metric.norm(kernel)
-    residual = metric.norm(kernel - approximation)
+    # Half precision would round the difference, and not hold what it is compared with.
+    precision = np.result_type(np.float32, kernel.dtype)
+    residual = metric.norm(kernel.astype(precision) - approximation.astype(precision))
     if norm == 0.0:
         return 0.0 if residual == 0.0 else np.inf
     return residual / norm

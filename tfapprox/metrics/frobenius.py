@@ -5,13 +5,18 @@ import numpy as np
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.spectra import Spectrum, SpectrumCache
 
+_PIECE = 2**20  # entries squared at a time, so that no float64 copy of a kernel is made
+
 
 class FrobeniusNorm:
     """||W||_F, the root of the sum of squares."""
 
     def norm(self, kernel: np.ndarray) -> float:
         """Returns ||W||_F, summed in float64."""
-        return float(np.sqrt(np.sum(np.square(kernel), dtype=np.float64)))
+        entries = kernel.reshape(-1)
+        pieces = np.array_split(entries, 1 + entries.size // _PIECE)
+        squares = sum(float(np.sum(np.square(p, dtype=np.float64))) for p in pieces)
+        return float(np.sqrt(squares))
 
     def site_norm(self, site: Site, spectra: SpectrumCache) -> float:
         """Returns ||W||_F of the site's kernel."""
