@@ -3,7 +3,10 @@
 from typing import Any
 
 from tfapprox.decompositions.base import Decomposition
+from tfapprox.decompositions.biclustering import BiclusterCp, BiclusterSvd
 from tfapprox.decompositions.cp import CpDecomposition
+from tfapprox.decompositions.depthwise import DepthwiseDecomposition
+from tfapprox.decompositions.monochromatic import MonochromaticDecomposition
 from tfapprox.decompositions.svd import SvdDecomposition
 from tfapprox.decompositions.tucker import TuckerDecomposition
 from tfapprox.errors import UserError
@@ -13,12 +16,17 @@ from tfapprox.selection.alds_alternating import AlternatingAldsSelector
 from tfapprox.selection.energy import select_energy
 from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.fixed_slices import FixedSlicesSelector
+from tfapprox.selection.latency import select_latency
 from tfapprox.selection.lrank import select_lrank
 from tfapprox.selection.problem import Selector
 from tfapprox.selection.uniform import select_uniform
 
 DECOMPOSITIONS: dict[str, Decomposition] = {
+    "bicluster_cp": BiclusterCp(),
+    "bicluster_svd": BiclusterSvd(),
     "cp": CpDecomposition(),
+    "depthwise": DepthwiseDecomposition(),
+    "monochromatic": MonochromaticDecomposition(),
     "svd": SvdDecomposition(),
     "tucker2": TuckerDecomposition(),
 }
@@ -30,6 +38,7 @@ SELECTORS: dict[str, Selector] = {
     "alds_simple": FixedSlicesSelector("alds_simple", 3, select_uniform),
     "energy": select_energy,
     "evbmf": EvbmfSelector(),
+    "latency": select_latency,
     "lrank": select_lrank,
     "svd_error": FixedSlicesSelector("svd_error", 1, select_alds),
     "uniform": select_uniform,
@@ -43,6 +52,7 @@ SELECTOR_METRIC = {
     "alds_simple": "operator",
     "energy": "frobenius",
     "evbmf": "frobenius",
+    "latency": "frobenius",
     "lrank": "frobenius",
     "svd_error": "operator",
     "uniform": "operator",

@@ -45,8 +45,15 @@ def stage_layers(
 
     Raises:
       UserError: a grouped dense stage on an input with several unknown sizes, or
-        as the last stage.
+        as the last stage; channels that change order between stages, for which
+        there is no stock layer.
     """
+    orders = [factorization.output_order, *(s.input_order for s in factorization.stages)]
+    if any(order is not None for order in orders):
+        raise UserError(
+            f"layer {layer.name}: its plan reorders channels, and no stock Keras layer does; "
+            f"compress its SavedModel, or choose a decomposition without clusters"
+        )
     make = _conv_stage if hasattr(layer, "strides") else _product_stage
     chain: list[StageLayer] = []
     for index, stage in enumerate(factorization.stages):
