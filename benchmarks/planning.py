@@ -36,13 +36,13 @@ Layer = tuple[tuple[int, int, int, int], int, int]
 def main() -> None:
     """Runs the workloads asked for and prints what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workloads", default=",".join(_RUNS), help="comma-separated")
+    parser.add_argument("--workloads", nargs="+", choices=list(_RUNS), default=list(_RUNS))
     parser.add_argument("--threads", type=int, default=2, help="threads of BLAS")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     args = parser.parse_args()
     _start_again_with_threads(args.threads)
     results: dict[str, Any] = {"threads": args.threads, "load": os.getloadavg()[0]}
-    for name in args.workloads.split(","):
+    for name in args.workloads:
         results[name] = _RUNS[name]()
         if not args.json:
             print(f"{name}:", *(f"{k}: {v}" for k, v in results[name].items()), sep="\n  ")
