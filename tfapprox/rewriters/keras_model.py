@@ -6,7 +6,8 @@ inputs with a copy, or a chain of stages, in place of each layer. (Keras 3 has a
 neither copies weights nor keeps shared layers shared between nested models.)
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfapprox.accounting.factorization import Factorization
@@ -27,12 +28,16 @@ from tfapprox.rewriters.keras_inspection import (
     inspect_keras_model,
     reason_to_keep,
 )
-from tfapprox.rewriters.keras_stages import StageLayer, stage_layers
+from tfapprox.rewriters.keras_stages import Name, StageLayer, stage_layers
+from tfapprox.rewriters.keras_trace import Shape
 
 # Layers that tf_keras puts behind `model.add_loss(tensor)` and `model.add_metric`.
 _SIDE_LAYERS = ("AddLoss", "AddMetric")
 
-__all__ = ["inspect_keras_model", "rewrite_keras_model"]
+StandIns = Callable[[Any, Shape, Name], list[StageLayer]]
+"""Turns a layer, given its input's shape and a maker of names, into what stands in for it."""
+
+__all__ = ["inspect_keras_model", "rebuild_keras_model", "rewrite_keras_model"]
 
 
 def rewrite_keras_model(model: Any, replacements: Mapping[str, Factorization]) -> Any:
@@ -51,16 +56,27 @@ def rewrite_keras_model(model: Any, replacements: Mapping[str, Factorization]) -
       UserError: a subclassed model, an unknown site, stages that do not fit a
         site, or a layer that can't be made anew from its config.
     """
-    keras = check_graph_model(model)
-    by_layer = _match(model, replacements)
-    rebuild = _Rebuild(keras, by_layer)
+    check_graph_model(model)
+    return rebuild_keras_model(model, _match(model, replacements))
+
+
+def rebuild_keras_model(model: Any, stand_ins: Mapping[int, StandIns]) -> Any:
+    """Returns a new model in which other layers stand in for some.
+
+    The last of a layer's stand-ins gets its bias; what has none passes its input on.
+
+    Args:
+      model: a graph model; never changed.
+      stand_ins: id(layer) to what makes its stand-ins, asked once a layer.
+    """
+    rebuild = _Rebuild(check_graph_model(model), stand_ins)
     new_model = rebuild.model(model)
     rebuild.copy_weights()
     return new_model
 
 
-def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, Factorization]:
-    """Returns id(layer) -> factorization after checking names and shapes."""
+def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, StandIns]:
+    """Returns id(layer) -> the maker of its stages after checking names and shapes."""
     layers = layers_by_path(model)
     matched = {}
     for path, factorization in replacements.items():
@@ -73,14 +89,20 @@ def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, F
         found = factorization.reconstruct().shape
         if found != expected:
             raise UserError(f"site {path!r} has a kernel {expected}; its stages compose to {found}")
-        matched[id(layers[path])] = factorization
+        matched[id(layers[path])] = functools.partial(_stages, factorization)
     return matched
+
+
+def _stages(
+    factorization: Factorization, layer: Any, input_shape: Shape, name: Name
+) -> list[StageLayer]:
+    return stage_layers(layer, factorization, input_shape, name)
 
 
 class _Rebuild:
     """One rebuilding of a model; remembers what each layer became, so sharing is kept."""
 
-    def __init__(self, keras: Any, replacements: dict[int, Factorization]):
+    def __init__(self, keras: Any, replacements: Mapping[int, StandIns]):
         self._keras = keras
         self._replacements = replacements
         self._chains: dict[int, list[StageLayer]] = {}
@@ -142,9 +164,7 @@ class _Rebuild:
 
     def _chain(self, layer: Any, input_shape: tuple) -> list[StageLayer]:
         if id(layer) not in self._chains:
-            chain = stage_layers(
-                layer, self._replacements[id(layer)], input_shape, self._unused_name
-            )
+            chain = self._replacements[id(layer)](layer, input_shape, self._unused_name)
             self._chains[id(layer)] = chain
             self._pairs += [(layer, stage.layer) for stage in chain]
         return self._chains[id(layer)]
@@ -171,7 +191,8 @@ class _Rebuild:
                 copy_state(source, target)
         sources = {id(source): source for source, _ in pairs}
         for key, chain in self._chains.items():
-            _fill(sources[key], chain)
+            if chain:
+                _fill(sources[key], chain)
 
 
 def _fill(layer: Any, chain: list[StageLayer]) -> None:
