@@ -11,6 +11,7 @@ from typing import Any
 
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
+from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
@@ -34,7 +35,6 @@ from tfapprox.serving.inputs import Inputs, generate_inputs
 from tfapprox.serving.latency import Latency
 from tfapprox.serving.model_latency import Prediction, TimedModel, time_saved_model
 from tfapprox.serving.signature import default_signature, read_signatures
-from tfapprox.serving.site_latency import SiteTimingOptions
 from tfapprox.serving.warmup import check_warmup_support, write_warmup
 
 ModelPath = str | PathLike[str]
@@ -63,7 +63,10 @@ def plan_saved_model(
     opened = open_saved_model(str(source), tags, signature)
     timed = None
     if config.measures_latency:
-        timed = _time_original(Path(source), inputs, tags, signature, config, threads, progress)
+        timed = _time_original(
+            Path(source), inputs, tags, signature, config, threads, opened.inspection.sites,
+            progress,
+        )  # fmt: skip
     return make_plan(opened.inspection, config, SpectrumCache(), progress, timed)
 
 
@@ -113,7 +116,8 @@ def compress_saved_model(
         Path(source), Path(destination), config, tuple(tags), signature, inputs, warmup,
         overwrite, tuple(batch_sizes), threads,
     )  # fmt: skip
-    clock, notes = _Clock(), []
+    clock = _Clock()
+    notes: list[str] = []
     while True:
         try:
             return _attempt(job, plan, notes, clock, progress)
@@ -171,7 +175,7 @@ def _attempt(
     if plan is None and config.measures_latency:
         with clock("timing"):
             timed = _time_original(job.source, job.inputs, job.tags, job.signature, config,
-                                   job.threads, progress)  # fmt: skip
+                                   job.threads, inspection.sites, progress)  # fmt: skip
     plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress, timed)
     with staged(job.destination) as staging:
         with clock("writing"):
@@ -214,12 +218,15 @@ def _time_original(
     signature: str | None,
     config: CompressionConfig,
     threads: int | None,
+    sites: Sequence[Site],
     progress: Progress,
 ) -> TimedModel:
     progress("timing the original", 0, 0)
     name, feed = _feed(source, inputs, tags, signature, config.batch_size, config.seed)
-    options = SiteTimingOptions(config.batch_size, threads)
-    return time_saved_model(str(source), name, feed, tags, options)
+    request = LatencyRequest(
+        str(source), str(source), name, (config.batch_size,), tuple(tags), threads
+    )
+    return time_saved_model(request, feed, [site for site in sites if config.admits(site.name)])
 
 
 def _check_latency(job: _Job, plan: Plan, latencies: Sequence[Latency]) -> str:

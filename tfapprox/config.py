@@ -21,6 +21,10 @@ class CompressionConfig:
         part when `include` is found and `exclude` is not.
       candidates: see `CandidateOptions`.
       seed: of everything random (generated inputs, randomized SVD).
+      faster: take only candidates that are measured to be faster here than the dense
+        operation, and never end with a model that is slower than the original. A
+        budget of kind latency and the selector "latency" imply it.
+      batch_size: of the calls whose latency counts.
     """
 
     budget: Budget
@@ -31,9 +35,14 @@ class CompressionConfig:
     exclude: str | None = None
     candidates: CandidateOptions = CandidateOptions()
     seed: int = 0
+    faster: bool = False
+    batch_size: int = 1
 
     def __post_init__(self):
         from tfapprox import registry
+
+        if self.batch_size < 1:
+            raise UserError(f"batch size must be at least 1, got {self.batch_size}")
 
         registry.look_up("selector", self.selector)
         for name in self.decompositions:
@@ -47,6 +56,11 @@ class CompressionConfig:
         """Says whether the site's name passes `include` and `exclude`."""
         excluded = self.exclude is not None and re.search(self.exclude, site)
         return bool(re.search(self.include, site)) and not excluded
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether a plan needs candidates that were timed on this machine."""
+        return self.faster or self.budget.kind == "latency" or self.selector == "latency"
 
     def to_json(self) -> dict:
         """Returns what JSON can hold and gives back alike: lists, no tuples."""

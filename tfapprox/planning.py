@@ -13,7 +13,10 @@ from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.error_bound import select_error_bound
-from tfapprox.selection.problem import CandidateTable, Problem, Selection
+from tfapprox.selection.latency_table import without_slow_rows
+from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
+from tfapprox.serving.model_latency import TimedModel
+from tfapprox.serving.site_latency import measure_sites
 
 Progress = Callable[[str, int, int], None]
 """Told of every step as (phase, steps done, steps in all)."""
@@ -28,12 +31,21 @@ def make_plan(
     config: CompressionConfig,
     spectra: SpectrumCache,
     progress: Progress = no_progress,
+    timed: TimedModel | None = None,
 ) -> Plan:
     """Returns the plan that the config's selector makes for a model.
 
+    Args:
+      inspection: of the model.
+      config: the budget and how to spend it.
+      spectra: filled as needed.
+      progress: told of every step.
+      timed: the original's latency, where the config asks for measured latencies.
+
     Raises:
       UserError: the model has no site, the filters admit none, a kernel is not
-        finite, or the budget is infeasible.
+        finite, the config asks for latencies without `timed`, or the budget is
+        infeasible.
     """
     admitted = [site for site in inspection.sites if config.admits(site.name)]
     if not inspection.sites:
@@ -49,11 +61,23 @@ def make_plan(
         progress("planning", done, len(admitted))
         tables.append(_candidates(site, metric, config, spectra))
     progress("planning", len(admitted), len(admitted))
-    problem = Problem(tuple(tables), config.budget, _fixed_cost(inspection, admitted))
+    whole = inspection.cost
+    if config.measures_latency:
+        timed = _required(timed, config)
+        tables = _time(admitted, tables, timed, config, spectra, progress)
+        whole = dataclasses.replace(whole, latency=timed.nanoseconds)
+    fixed = whole - sum((table.dense for table in tables), Cost())
+    problem = Problem(tuple(tables), config.budget.relative_to(whole), fixed)
     selection = _select(problem, config)
     by_name = {table.site: table for table in tables}
-    verdicts = tuple(_verdict(site, by_name.get(site.name), selection) for site in inspection.sites)
-    return Plan(verdicts, {**config.to_json(), "metric": metric, "objective": selection.objective})
+    verdicts = tuple(
+        _verdict(site, by_name.get(site.name), selection, config) for site in inspection.sites
+    )
+    settings = {**config.to_json(), "metric": metric, "objective": selection.objective}
+    if timed is not None:
+        saved = sum((v.before.latency - v.after.latency for v in verdicts), 0)
+        settings["latency"] = timed.prediction(saved).to_json()
+    return Plan(verdicts, settings)
 
 
 def full_rank_plan(inspection: Inspection, decomposition: str = "svd") -> Plan:
@@ -91,17 +115,45 @@ def factorize_plan(
         progress("factorizing", done, len(inspection.sites))
         verdict = planned.get(site.name) or _dense(site, "not in the plan")
         if verdict.choice is None:
-            verdicts.append(_dense(site, verdict.reason or "the plan keeps it dense"))
+            reason = verdict.reason or "the plan keeps it dense"
+            verdicts.append(_dense(site, reason, verdict.before.latency))
             continue
         method = registry.look_up("decomposition", verdict.choice.decomposition)
         built = method.factorize(site, verdict.choice, spectra)
         factorizations[site.name] = built
         after = built.cost(site.geometries)
         verdicts.append(
-            dataclasses.replace(verdict, kind=site.kind, before=site.cost, after=after, reason="")
+            dataclasses.replace(
+                verdict,
+                kind=site.kind,
+                before=dataclasses.replace(site.cost, latency=verdict.before.latency),
+                after=dataclasses.replace(after, latency=verdict.after.latency),
+                reason="",
+            )
         )
     progress("factorizing", len(inspection.sites), len(inspection.sites))
     return dataclasses.replace(plan, verdicts=tuple(verdicts)), factorizations
+
+
+def keep_fastest(plan: Plan, count: int) -> Plan:
+    """Returns the plan with only those sites replaced that are to save most time.
+
+    Args:
+      plan: made with measured latencies.
+      count: of the sites that stay replaced.
+    """
+    saved = {v.site: v.before.latency - v.after.latency for v in plan.verdicts if v.choice}
+    best = set(sorted(saved, key=lambda site: saved[site], reverse=True)[:count])
+    reason = "with this site replaced too, the whole model was measured to be slower"
+    verdicts = tuple(
+        dataclasses.replace(v, choice=None, reason=reason, error=0.0, after=v.before)
+        if v.choice and v.site not in best
+        else v
+        for v in plan.verdicts
+    )
+    latency = dict(plan.settings["latency"])
+    latency["compressed"] += sum(saved[site] for site in saved if site not in best) / 1e6
+    return Plan(verdicts, {**plan.settings, "latency": latency}, plan.version)
 
 
 def cost_after(inspection: Inspection, plan: Plan) -> Cost:
@@ -126,27 +178,59 @@ def _select(problem: Problem, config: CompressionConfig) -> Selection:
     return registry.SELECTORS[config.selector](problem)
 
 
+def _required(timed: TimedModel | None, config: CompressionConfig) -> TimedModel:
+    if timed is None:
+        raise UserError(
+            "a budget of latency, faster=True and the selector latency need the original's "
+            "measured latency: compress a SavedModel (export a Keras model first)"
+        )
+    return timed
+
+
+def _time(
+    sites: list[Site],
+    tables: list[CandidateTable],
+    timed: TimedModel,
+    config: CompressionConfig,
+    spectra: SpectrumCache,
+    progress: Progress,
+) -> list[CandidateTable]:
+    """Returns the tables with latencies; of another budget's, only what is faster."""
+
+    def build(site: Site, choice: Configuration) -> Factorization:
+        return registry.DECOMPOSITIONS[choice.decomposition].factorize(site, choice, spectra)
+
+    tables = measure_sites(sites, tables, build, timed.dense, timed.options, progress, timed.cache)
+    if config.budget.kind == "latency":
+        return tables  # there, what is not faster is no candidate anyway
+    return [without_slow_rows(table) for table in tables]
+
+
 def _fixed_cost(inspection: Inspection, admitted: list[Site]) -> Cost:
-    whole, sites = inspection.cost, sum((site.cost for site in admitted), Cost())
-    return Cost(whole.params - sites.params, whole.macs - sites.macs, whole.bytes - sites.bytes)
+    return inspection.cost - sum((site.cost for site in admitted), Cost())
 
 
-def _verdict(site: Site, table: CandidateTable | None, selection: Selection) -> Verdict:
+def _verdict(
+    site: Site, table: CandidateTable | None, selection: Selection, config: CompressionConfig
+) -> Verdict:
     if table is None:
         return _dense(site, "left out by --include or --exclude")
     row = selection.rows[site.name]
     if row is None:
-        return _dense(site, selection.reasons[site.name])
+        reason = selection.reasons[site.name]
+        if config.measures_latency and not len(table):
+            reason = "no candidate is measurably faster here than the dense operation"
+        return _dense(site, reason, table.dense.latency)
     after = Cost(**{kind: int(column[row]) for kind, column in table.cost.items()})
     return Verdict(
         site.name, site.kind, site.kernel.shape, table.configurations[row], "",
-        float(table.error[row]), site.cost, after,
+        float(table.error[row]), table.dense, after,
     )  # fmt: skip
 
 
-def _dense(site: Site, reason: str) -> Verdict:
-    shape = site.kernel.shape
-    return Verdict(site.name, site.kind, shape, None, reason, 0.0, site.cost, site.cost)
+def _dense(site: Site, reason: str, latency: int = 0) -> Verdict:
+    shape, cost = site.kernel.shape, dataclasses.replace(site.cost, latency=latency)
+    return Verdict(site.name, site.kind, shape, None, reason, 0.0, cost, cost)
 
 
 def _check_plan(inspection: Inspection, plan: Plan) -> None:

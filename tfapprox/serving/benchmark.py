@@ -76,9 +76,7 @@ def measure_saved_models(request: LatencyRequest, inputs: Inputs) -> tuple[Laten
       UserError: a model can't be loaded or run, by neither loader.
     """
     with tempfile.TemporaryDirectory(prefix="tfapprox-latency-") as folder:
-        stored: dict[str, Any] = {
-            key: _storable(np.asarray(array)) for key, array in inputs.items()
-        }
+        stored: dict[str, Any] = storable(inputs)
         np.savez(os.path.join(folder, "inputs.npz"), **stored)
         with open(os.path.join(folder, "request.json"), "w") as file:
             json.dump(dataclasses.asdict(request), file)
@@ -146,14 +144,36 @@ def _runs(
     Both models go through the C++ loader if both can, else both through Python's.
     """
     try:
-        sessions = [
-            stack.enter_context(CcSession(path, request.tags, request.threads)) for path in paths
-        ]
-        for session in sessions:
+        sessions = {
+            path: stack.enter_context(CcSession(path, request.tags, request.threads))
+            for path in dict.fromkeys(paths)  # a model against itself is loaded once
+        }
+        for session in sessions.values():
             session.run(batch, request.signature)  # some models load but can't run
     except LoadError:
         return "Python", [_python_run(request, path) for path in paths]
-    return "C++", [partial(session.run, signature=request.signature) for session in sessions]
+    return "C++", [partial(sessions[path].run, signature=request.signature) for path in paths]
+
+
+def load_one(
+    request: LatencyRequest, inputs_path: str, stack: contextlib.ExitStack
+) -> Callable[[], object]:
+    """Returns a call of the request's original model at its first batch size.
+
+    Raises:
+      UserError: the model can't be loaded, or the inputs do not fit it.
+    """
+    path = request.original
+    signature = find_signature(read_signatures(path, request.tags), request.signature, path)
+    inputs = read_inputs(inputs_path, signature)
+    batch = take_batch(inputs, signature, request.batch_sizes[0])
+    _, (run,) = _runs(request, (path,), batch, stack)
+    return partial(run, batch)
+
+
+def storable(inputs: Mapping[str, np.ndarray]) -> Inputs:
+    """Returns the inputs in dtypes that .npz keeps; `read_inputs` turns them back."""
+    return {key: _storable(np.asarray(array)) for key, array in inputs.items()}
 
 
 def _python_run(request: LatencyRequest, path: str) -> Run:

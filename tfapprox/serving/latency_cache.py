@@ -57,24 +57,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "tfapprox")
 
 
-@dataclasses.dataclass
-class SiteTimes:
-    """Times of one workload: of the dense operation, and of chains relative to it.
-
-    Attributes:
-      dense: nanoseconds; 0 if not known.
-      chains: by `ChainForm.key`.
-    """
-
-    dense: float = 0.0
-    chains: dict[str, RelativeTime] = dataclasses.field(default_factory=dict)
+Times = dict[str, RelativeTime]
+"""Times of chains relative to the dense operation, by `ChainForm.key`."""
 
 
 class LatencyCache:
     """The times measured on one machine setting, by `Workload.key`, and their file.
 
-    Whoever saves first reads what others saved meanwhile, and the file is replaced in
-    one step: runs side by side lose nothing but a race's last entry.
+    Only ratios are kept: unlike seconds, they hardly depend on what else a machine does.
+    Saving first reads what others saved meanwhile, and replaces the file in one step:
+    of runs side by side, each loses at most what the other saves that very moment.
     """
 
     def __init__(self, machine: Machine, folder: Path | None = None):
@@ -88,23 +80,19 @@ class LatencyCache:
         self.machine = machine
         self.path = (folder or cache_folder()) / f"latency-{digest}.json"
         self._times = self._read()
-        self._fresh: dict[str, SiteTimes] = {}
 
-    def times(self, workload: str) -> SiteTimes:
+    def times(self, workload: str) -> Times:
         """Returns what is known of a workload."""
-        return self._times.get(workload, SiteTimes())
+        return self._times.get(workload, {})
 
-    def add(self, workload: str, times: SiteTimes) -> None:
+    def add(self, workload: str, times: Times) -> None:
         """Adds measured times, and saves them."""
-        self._fresh[workload] = times
-        self._times = self._read()
-        for key, new in self._fresh.items():
-            old = self._times.setdefault(key, SiteTimes())
-            old.dense = new.dense
-            old.chains |= new.chains
+        self._times.setdefault(workload, {}).update(times)
+        for key, others in self._read().items():
+            self._times[key] = others | self._times.get(key, {})
         self._write()
 
-    def _read(self) -> dict[str, SiteTimes]:
+    def _read(self) -> dict[str, Times]:
         if not self.path.exists():
             return {}
         try:
@@ -112,11 +100,8 @@ class LatencyCache:
             if body["tfapprox_latency"] != CACHE_VERSION:
                 return {}
             return {
-                key: SiteTimes(
-                    float(times["dense"]),
-                    {k: RelativeTime(*map(float, v)) for k, v in times["chains"].items()},
-                )
-                for key, times in body["workloads"].items()
+                workload: {key: RelativeTime(*map(float, pair)) for key, pair in times.items()}
+                for workload, times in body["workloads"].items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
@@ -129,11 +114,8 @@ class LatencyCache:
             "tfapprox_latency": CACHE_VERSION,
             "machine": dataclasses.asdict(self.machine),
             "workloads": {
-                key: {
-                    "dense": times.dense,
-                    "chains": {k: [v.ratio, v.noise] for k, v in times.chains.items()},
-                }
-                for key, times in self._times.items()
+                workload: {key: [time.ratio, time.noise] for key, time in times.items()}
+                for workload, times in self._times.items()
             },
         }
         try:

@@ -1,13 +1,7 @@
 """Measured latency for the candidate tables of a model's sites, through a cache on disk."""
 
 import dataclasses
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
@@ -15,7 +9,8 @@ from tfapprox.errors import UserError
 from tfapprox.selection.latency_table import RelativeTime, add_latency, rows_to_measure
 from tfapprox.selection.problem import CandidateTable, Configuration
 from tfapprox.serving.latency import TimingOptions
-from tfapprox.serving.latency_cache import LatencyCache, Machine, SiteTimes
+from tfapprox.serving.latency_cache import LatencyCache, Machine, Times
+from tfapprox.serving.timing_process import timing_answers
 from tfapprox.serving.workload import ChainForm, Workload, workloads
 
 Build = Callable[[Site, Configuration], Factorization]
@@ -59,7 +54,8 @@ def measure_sites(
     sites: Sequence[Site],
     tables: Sequence[CandidateTable],
     build: Build,
-    options: SiteTimingOptions = SiteTimingOptions(),
+    dense: Mapping[str, float],
+    options: SiteTimingOptions,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
     cache: LatencyCache | None = None,
 ) -> list[CandidateTable]:
@@ -72,6 +68,7 @@ def measure_sites(
     Args:
       sites, tables: in the same order.
       build: makes the factorization of a row; only its shape matters here.
+      dense: nanoseconds of the sites' own operations, by `Workload.key`.
       options: see `SiteTimingOptions`.
       progress: told of every workload.
       cache: by default that of this machine.
@@ -93,7 +90,7 @@ def measure_sites(
     for done, (job, times) in enumerate(_run(missing, options), 1):
         cache.add(job.workload.key, times)
         progress("timing", done, len(missing))
-    return [plan.filled(cache) for plan in plans]
+    return [plan.filled(cache, dense) for plan in plans]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,33 +117,29 @@ class _Plan:
         }
         return cls(table, workloads(site, options.batch_size), chains)
 
-    def filled(self, cache: LatencyCache) -> CandidateTable:
+    def filled(self, cache: LatencyCache, dense: Mapping[str, float]) -> CandidateTable:
         """Returns the table with latencies summed over the uses of the kernel."""
-        if not self.chains:
-            return add_latency(self.table, 0.0, {})
-        times = [(cache.times(use.key), count) for use, count in self.uses.items()]
-        dense = sum(count * known.dense for known, count in times)
+        times = {use.key: count * dense[use.key] for use, count in self.uses.items()}
+        whole = sum(times.values())
         measured = {}
         for row, chain in self.chains.items():
-            shares = [
-                (count * known.dense / dense, known.chains[chain.key]) for known, count in times
-            ]
+            known = [(time / whole, cache.times(key)[chain.key]) for key, time in times.items()]
             measured[row] = RelativeTime(
-                sum(share * time.ratio for share, time in shares),
-                sum(share * time.noise for share, time in shares),
+                sum(share * time.ratio for share, time in known),
+                sum(share * time.noise for share, time in known),
             )
-        return add_latency(self.table, dense, measured)
+        return add_latency(self.table, whole, measured)
 
 
 def _add_job(
     jobs: dict[str, _Job], workload: Workload, chains: Sequence[ChainForm], cache: LatencyCache
 ) -> None:
-    known = cache.times(workload.key).chains
+    known = cache.times(workload.key)
     job = jobs.setdefault(workload.key, _Job(workload, []))
     job.chains += [c for c in chains if c.key not in known and c not in job.chains]
 
 
-def _run(jobs: Sequence[_Job], options: SiteTimingOptions) -> Iterator[tuple[_Job, SiteTimes]]:
+def _run(jobs: Sequence[_Job], options: SiteTimingOptions) -> Iterator[tuple[_Job, Times]]:
     """Yields each job with its times as the child process delivers them."""
     if not jobs:
         return
@@ -161,30 +154,6 @@ def _run(jobs: Sequence[_Job], options: SiteTimingOptions) -> Iterator[tuple[_Jo
             for job in jobs
         ],
     }
-    with tempfile.TemporaryDirectory(prefix="tfapprox-timing-") as folder:
-        path, errors = Path(folder, "request.json"), Path(folder, "errors")
-        path.write_text(json.dumps(request))
-        with errors.open("w") as stream, _start(path, stream) as child:
-            try:
-                assert child.stdout is not None
-                for job, line in zip(jobs, child.stdout, strict=False):
-                    yield job, _times(job, json.loads(line))
-                if child.wait() != 0:
-                    last = (errors.read_text().strip().splitlines() or ["no message"])[-1]
-                    raise RuntimeError(f"the timing process ended with {child.returncode}: {last}")
-            finally:
-                child.kill()
-
-
-def _start(request: Path, errors) -> subprocess.Popen:
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    command = [sys.executable, "-m", "tfapprox.serving.site_timing", str(request)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-    )
-
-
-def _times(job: _Job, answer: Mapping) -> SiteTimes:
-    times = [RelativeTime(*pair) for pair in answer["chains"]]
-    return SiteTimes(answer["dense"], {c.key: t for c, t in zip(job.chains, times, strict=True)})
+    for job, answer in zip(jobs, timing_answers(request), strict=True):
+        times = (RelativeTime(*pair) for pair in answer["chains"])
+        yield job, {chain.key: time for chain, time in zip(job.chains, times, strict=True)}
