@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.rewriters.provenance_ops import Unevaluable
-from tfapprox.rewriters.saved_model_stages import Emitter, Factor
+from tfapprox.rewriters.saved_model_emitter import Emitter, Factor
 
 
 def layout_in(kernel: np.ndarray, variable: np.ndarray) -> str:

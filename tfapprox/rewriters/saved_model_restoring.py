@@ -21,7 +21,8 @@ from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.rewriters.saved_model import SavedModelSource
 from tfapprox.rewriters.saved_model_body import attribute
 from tfapprox.rewriters.saved_model_files import SavedModelFiles
-from tfapprox.rewriters.saved_model_sites import KernelUses, SiteFinder, reject_other_uses
+from tfapprox.rewriters.saved_model_other_uses import reject_other_uses
+from tfapprox.rewriters.saved_model_sites import KernelUses, SiteFinder
 from tfapprox.rewriters.saved_model_tracing import Tracer
 from tfapprox.rewriters.saved_model_writing import Writer, write
 from tfapprox.rewriters.stage_chains import Chain, find_chains

@@ -88,7 +88,7 @@ class Tracer:
         """Args: ignored: main-graph nodes that are not followed (saving and restoring)."""
         self.functions, self.provenance = functions, provenance
         self._table, self._ignored = table, frozenset(ignored)
-        self._traced: dict[tuple, Instance] = {}
+        self._traced: dict[tuple, Instance | None] = {}
         self._depth = 0
         self.instances: list[Instance] = []
         self.entries: dict[str, Instance] = {}
@@ -120,16 +120,16 @@ class Tracer:
     def variable(self, key: str) -> Variable:
         return self._table.variables[key]
 
-    def reachable(self, main_nodes: Iterable[str]) -> set[int]:
-        """Returns ids of the instances that run when main-graph nodes run."""
-        seen = {id(self.main)}
+    def instances_behind(self, main_nodes: Iterable[str]) -> list[Instance]:
+        """Returns the instances of functions that run when main-graph nodes run."""
+        found: dict[int, Instance] = {}
         calls = [self.main.calls[name] for name in main_nodes if name in self.main.calls]
         while calls:
             for callee in calls.pop().callees.values():
-                if id(callee) not in seen:
-                    seen.add(id(callee))
+                if id(callee) not in found:
+                    found[id(callee)] = callee
                     calls += callee.calls.values()
-        return seen
+        return list(found.values())
 
     def agreed_outputs(self, instance: Instance, call: Call) -> list[Value | None]:
         """Returns what is known of a call's outputs."""
@@ -144,10 +144,10 @@ class Tracer:
     def _trace(self, body: Body, bindings: Bindings) -> Instance:
         key = (body.name, tuple(_identity(value) for value in bindings))
         if key in self._traced:
-            instance = self._traced[key]
-            if instance is None:
+            known = self._traced[key]
+            if known is None:
                 raise UserError(f"function {body.name!r} calls itself, which is not supported")
-            return instance
+            return known
         self._traced[key] = None
         self._depth += 1
         if self._depth > _DEEPEST_NESTING:
@@ -191,9 +191,9 @@ class Tracer:
             if node.op in REFERENCE_VARIABLES:
                 return [self.provenance.variable(key, self.variable(key).size)]
             return [Handle(key)]
-        if not inputs or any(value is None for value in inputs):
+        first = inputs[0] if inputs else None
+        if first is None or any(value is None for value in inputs):
             return []
-        first = inputs[0]
         if isinstance(first, Handle):
             if node.op == "ReadVariableOp":
                 return [self.provenance.variable(first.key, self.variable(first.key).size)]

@@ -12,8 +12,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model import SavedModelSource
-from tfapprox.rewriters.saved_model_body import attribute, function_attributes, producer_of
+from tfapprox.rewriters.saved_model_body import producer_of
+from tfapprox.rewriters.saved_model_body_rewriting import BodyRewriter
 from tfapprox.rewriters.saved_model_checkpoint import write_checkpoint
+from tfapprox.rewriters.saved_model_cleaning import drop_dead, needed_functions, unify_handles
 from tfapprox.rewriters.saved_model_collections import (
     factor_variable,
     rewrite_contexts,
@@ -27,15 +29,11 @@ from tfapprox.rewriters.saved_model_objects import (
     slot_variables_of,
     splice,
 )
+from tfapprox.rewriters.saved_model_replacements import FactorTensor, Replacement
 from tfapprox.rewriters.saved_model_resaving import NewTensor, SaverRewriter
 from tfapprox.rewriters.saved_model_saver import SaverSide, tensor_lists
 from tfapprox.rewriters.saved_model_sites import KernelUses
-from tfapprox.rewriters.saved_model_specialising import (
-    BodyRewriter,
-    FactorTensor,
-    Replacement,
-    Specialiser,
-)
+from tfapprox.rewriters.saved_model_specialising import Specialiser
 
 _CHECKPOINT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -154,15 +152,29 @@ class Writer:
         rewriter = BodyRewriter(self._specialiser, self._source.tracer.main, (), self._references)
         self._nodes = {node.name: node for node in (*rewriter.nodes(), *self._new_nodes)}
         self._rewrite_saver(stored)
-        self._unify_handles()
-        self._drop_dead()
+        superfluous = unify_handles(self._nodes, self._table, self._source.live_main)
+        forgotten = [k for k in self._forgotten if k in self._table.variables]
+        handles = {h for key in forgotten for h in self._table.variables[key].handles}
+        drop_dead(self._nodes, handles | superfluous, self._source.live_main)
         self._rewrite_collections()
         made = self._meta.graph_def
         made.versions.CopyFrom(graph.versions)
         made.node.extend(self._nodes.values())
         made.library.gradient.extend(graph.library.gradient)
         made.library.registered_gradients.extend(graph.library.registered_gradients)
-        made.library.function.extend(self._needed_functions())
+        made.library.function.extend(self._functions())
+
+    def _functions(self) -> list[function_pb2.FunctionDef]:
+        """Returns the new function library."""
+        roots = set(self._meta.object_graph_def.concrete_functions)
+        library = self._meta.graph_def.library
+        roots |= {registered.gradient_func for registered in library.registered_gradients}
+        # A public function that got a new name is no longer needed under the old one.
+        gone = self._source.tracer.entries.keys() - roots
+        old = {n: body for n, body in self._source.functions.items() if n not in gone}
+        return needed_functions(
+            self._specialiser.functions, old, self._source.main, roots, self._nodes.values()
+        )
 
     def _make_references(self) -> None:
         """Makes a main-graph node for every factor that isn't a constant of some function."""
@@ -286,99 +298,6 @@ class Writer:
                 constant.attr["value"].tensor.CopyFrom(value)
                 self._nodes[name] = constant
 
-    def _unify_handles(self) -> None:
-        """Lets live nodes read each variable through the one handle that is restored."""
-        primary = {}
-        for variable in self._table.variables.values():
-            for handle in variable.handles[1:]:
-                primary[handle] = variable.handles[0]
-        if not primary:
-            return
-        for name in self._source.live_main:
-            node = self._nodes.get(name)
-            if node is None or not any(producer_of(x) in primary for x in node.input):
-                continue
-            changed = node_def_pb2.NodeDef()
-            changed.CopyFrom(node)
-            changed.ClearField("input")
-            changed.input.extend(primary.get(x, x) for x in node.input)
-            self._nodes[name] = changed
-        self._superfluous = set(primary)
-
-    _superfluous: set[str] = set()
-
-    def _drop_dead(self) -> None:
-        """Drops handles of what is gone, and leftovers (initialisers) that hang on them."""
-        handles = {h for key in self._removed for h in self._table.variables[key].handles}
-        handles |= self._superfluous | {
-            h for key in self._slot_keys() for h in self._table.variables[key].handles
-        }
-        gone = {name for name in handles if name in self._nodes}
-        live = self._source.live_main
-        readers: dict[str, list[str]] = {}
-        for node in self._nodes.values():
-            for reference in node.input:
-                if not reference.startswith("^"):
-                    readers.setdefault(producer_of(reference), []).append(node.name)
-        stack = list(gone)
-        while stack:
-            for name in readers.get(stack.pop(), ()):
-                if name not in gone:
-                    gone.add(name)
-                    stack.append(name)
-        needed = gone & (live - handles) & set(self._nodes)
-        if needed:
-            raise RuntimeError(f"the rewritten graph still needs {sorted(needed)[:5]}")
-        gone |= self._only_read_by(gone)
-        for name in gone:
-            del self._nodes[name]
-        for name, node in self._nodes.items():
-            self._nodes[name] = _without_ties(node, gone)
-
-    def _only_read_by(self, gone: set[str]) -> set[str]:
-        """Returns nodes that nobody can ask for and whose readers all go (initial values)."""
-        readers: dict[str, int] = {}
-        for node in self._nodes.values():
-            for name in _data_producers(node):
-                readers[name] = readers.get(name, 0) + 1
-        idle: set[str] = set()
-        stack = list(gone)
-        while stack:
-            for name in _data_producers(self._nodes[stack.pop()]):
-                readers[name] -= 1
-                fetched = name in self._source.live_main or name not in self._nodes
-                if readers[name] == 0 and not fetched and name not in gone:
-                    idle.add(name)
-                    stack.append(name)
-        return idle
-
-    def _needed_functions(self) -> list[function_pb2.FunctionDef]:
-        """Returns the functions in use, and those that nobody used before either."""
-        functions = self._specialiser.functions
-        callers = {
-            name
-            for body in self._source.functions.values()
-            for node in body.nodes.values()
-            for name in _mentioned(node, functions)
-        }
-        for node in self._source.main.nodes.values():
-            callers.update(_mentioned(node, functions))
-        entries = self._source.tracer.entries.keys()
-        stack = [n for n in self._source.functions if n not in callers and n not in entries]
-        stack += list(self._meta.object_graph_def.concrete_functions)
-        stack += [g.gradient_func for g in self._meta.graph_def.library.registered_gradients]
-        for node in self._nodes.values():
-            stack += _mentioned(node, functions)
-        seen: set[str] = set()
-        while stack:
-            name = stack.pop()
-            if name in seen or name not in functions:
-                continue
-            seen.add(name)
-            for node in functions[name].node_def:
-                stack += _mentioned(node, functions)
-        return [proto for name, proto in functions.items() if name in seen]
-
     # The object graphs.
 
     def _rewrite_objects(self):
@@ -403,8 +322,8 @@ class Writer:
         self._rewrite_captures(saved, new_nodes, stand_ins)
         slots = slot_variables_of(saved, set(stand_ins))
         stored_slots = slot_variables_of(stored_new, set(stored_ins))
-        splice(saved.nodes, dict.fromkeys(slots, []), sequences)
-        splice(stored_new.nodes, dict.fromkeys(stored_slots, []), stored_sequences)
+        splice(saved.nodes, {node: [] for node in slots}, sequences)
+        splice(stored_new.nodes, {node: [] for node in stored_slots}, stored_sequences)
         places = remove_nodes(saved, set(stand_ins) | slots)
         for function in saved.concrete_functions.values():
             bound = [places[node] for node in function.bound_inputs]
@@ -525,27 +444,6 @@ class Writer:
         return tensors
 
 
-def _data_producers(node: node_def_pb2.NodeDef) -> list[str]:
-    return [producer_of(reference) for reference in node.input if not reference.startswith("^")]
-
-
-def _without_ties(node: node_def_pb2.NodeDef, gone: set[str]) -> node_def_pb2.NodeDef:
-    """Returns the node without control edges to, and placement beside, nodes that are gone."""
-    places = attribute(node, "_class").list.s
-    beside = any(place.decode().removeprefix("loc:@") in gone for place in places)
-    waits = any(x.startswith("^") and x[1:] in gone for x in node.input)
-    if not beside and not waits:
-        return node
-    changed = node_def_pb2.NodeDef.FromString(node.SerializeToString())
-    if beside:
-        changed.attr.pop("_class")
-    if waits:
-        kept = [x for x in node.input if not (x.startswith("^") and x[1:] in gone)]
-        changed.ClearField("input")
-        changed.input.extend(kept)
-    return changed
-
-
 def _copy_but_graph(old, new) -> None:
     """Copies a MetaGraphDef without its graph, which is most of it."""
     for field, value in old.ListFields():
@@ -568,8 +466,3 @@ def _check_fit(kernel: KernelUses, factorization: Factorization) -> None:
             f"the factorization of {kernel.name} maps {first.in_channels} to "
             f"{last.out_channels} channels, but its kernel is {list(wanted)}"
         )
-
-
-def _mentioned(node: node_def_pb2.NodeDef, functions: Mapping) -> list[str]:
-    names = [name for name in function_attributes(node) if name in functions]
-    return names + ([node.op] if node.op in functions else [])
