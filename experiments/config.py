@@ -1,6 +1,7 @@
 """Settings that all training experiments share, and their flags."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -69,59 +70,68 @@ class ExperimentConfig:
         return {**dataclasses.asdict(self), "model_dir": str(self.model_dir)}
 
 
-def define_flags(**defaults: Any) -> None:
-    """Defines the shared flags; `defaults` override those of an experiment."""
+def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
+    """Defines the shared flags; `defaults` take the place of the general ones."""
+    string, integer, number, boolean, enum, items = (
+        functools.partial(define, flag_values=into)
+        for define in (
+            flags.DEFINE_string,
+            flags.DEFINE_integer,
+            flags.DEFINE_float,
+            flags.DEFINE_bool,
+            flags.DEFINE_enum,
+            flags.DEFINE_list,
+        )
+    )
     d = {"epochs": 20, "batch_size": 50, "forward_ratio": 0.4, "dataset": "digits", **defaults}
-    flags.DEFINE_string(
+    string(
         "dataset",
         d["dataset"],
         "Embedded: digits (scikit-learn), synthetic. Any other name is read from --data_dir (IDX "
         "files, or ptb.*.txt for language models) or loaded by TensorFlow Datasets.",
     )
-    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.")
-    flags.DEFINE_string("model_dir", "", "Where results go (required).")
-    flags.DEFINE_enum("sampling", d.get("sampling", "topk"), list(VARIANTS), "Which pairs to keep.")
-    flags.DEFINE_float("forward_ratio", d["forward_ratio"], "Share of the pairs kept, (0, 1].")
-    flags.DEFINE_float(
-        "backward_ratio", d.get("backward_ratio", 1.0), "Share kept in each gradient product."
-    )
-    flags.DEFINE_integer("min_samples", 10, "Least samples in a gradient product.")
-    flags.DEFINE_enum("scale", "off", ["off", "on", "auto"], "Scale kept pairs to stay unbiased.")
-    flags.DEFINE_enum("mode", "nested", list(MODES), "What the gradients see; see Sampling.")
-    flags.DEFINE_string(
+    string("data_dir", "", "Directory with the data set's files.")
+    string("model_dir", "", "Where results go (required).")
+    enum("sampling", d.get("sampling", "topk"), list(VARIANTS), "Which pairs to keep.")
+    number("forward_ratio", d["forward_ratio"], "Share of the pairs kept, (0, 1].")
+    number("backward_ratio", d.get("backward_ratio", 1.0), "Share kept in each gradient product.")
+    integer("min_samples", 10, "Least samples in a gradient product.")
+    enum("scale", "off", ["off", "on", "auto"], "Scale kept pairs to stay unbiased.")
+    enum("mode", "nested", list(MODES), "What the gradients see; see Sampling.")
+    string(
         "approximate_layers",
         d.get("approximate_layers", ""),
         "Regular expression of layers to sample.",
     )
-    flags.DEFINE_list(
+    items(
         "methods",
         ["crs"],
         "What to train: crs, exact, meprop. More than one, or --seeds above 1, is a comparison "
         "with a table and curves.",
     )
-    flags.DEFINE_float("meprop_ratio", 0.06, "Share of dY's columns that meProp keeps.")
-    flags.DEFINE_integer("seed", 0, "First seed: of weights, order of examples and draws.")
-    flags.DEFINE_integer("seeds", 1, "How many seeds to train with.")
-    flags.DEFINE_bool("deterministic", False, "Ask TensorFlow for deterministic operations.")
-    flags.DEFINE_integer("epochs", d["epochs"], "Passes over the training data.")
-    flags.DEFINE_integer("steps", d.get("steps", 0), "Stop after this many steps; 0 is no limit.")
-    flags.DEFINE_integer("batch_size", d["batch_size"], "Examples a step.")
-    flags.DEFINE_float("learning_rate", 0.0, "0 takes the paper's.")
-    flags.DEFINE_integer("size", 0, d.get("size_help", "Unused by this experiment."))
-    flags.DEFINE_enum(
+    number("meprop_ratio", 0.06, "Share of dY's columns that meProp keeps.")
+    integer("seed", 0, "First seed: of weights, order of examples and draws.")
+    integer("seeds", 1, "How many seeds to train with.")
+    boolean("deterministic", False, "Ask TensorFlow for deterministic operations.")
+    integer("epochs", d["epochs"], "Passes over the training data.")
+    integer("steps", d.get("steps", 0), "Stop after this many steps; 0 is no limit.")
+    integer("batch_size", d["batch_size"], "Examples a step.")
+    number("learning_rate", 0.0, "0 takes the paper's.")
+    integer("size", 0, d.get("size_help", "Unused by this experiment."))
+    enum(
         "distribution_strategy",
         "none",
         ["none", "one_device", "mirrored", "multi_worker"],
         "tf.distribute strategy.",
     )
-    flags.DEFINE_enum(
+    enum(
         "mixed_precision",
         "float32",
         ["float32", "mixed_bfloat16", "mixed_float16"],
         "Keras dtype policy.",
     )
-    flags.DEFINE_bool("jit_compile", d.get("jit_compile", False), "Compile the step with XLA.")
-    flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --model_dir.")
+    boolean("jit_compile", d.get("jit_compile", False), "Compile the step with XLA.")
+    boolean("resume", False, "Go on from the last checkpoint in --model_dir.")
 
 
 def config_from_flags(values: flags.FlagValues) -> ExperimentConfig:

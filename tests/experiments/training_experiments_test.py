@@ -1,0 +1,178 @@
+"""Every training binary at a tiny size, and what they promise about it."""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from experiments import cifar_wrn, comparison, mnist_cnn, mnist_mlp, ptb_lstm
+from experiments.config import ExperimentConfig, config_from_flags, define_flags
+from experiments.harness import Result, train, training_batches
+from experiments.images import crop_and_flip
+from tfapprox.errors import UserError
+from tfapprox.sampling.settings import Sampling
+from tfapprox.serving.cc_loader import CcSession
+
+HALF = Sampling(forward_ratio=0.5)
+
+
+def config(folder, **fields):
+    defaults = {"dataset": "digits", "sampling": HALF, "size": 32, "epochs": 2}
+    return ExperimentConfig(folder, **{**defaults, **fields})
+
+
+@pytest.mark.parametrize(
+    "task, fields, inputs",
+    [
+        (mnist_mlp.TASK, {"batch_size": 100}, np.zeros((3, 8, 8, 1), np.float32)),
+        (mnist_cnn.TASK, {"steps": 3}, np.zeros((3, 8, 8, 1), np.float32)),
+        (
+            ptb_lstm.TASK,
+            {"dataset": "synthetic", "size": 16, "steps": 3, "batch_size": 20},
+            np.zeros((3, 35), np.int32),
+        ),
+        (
+            cifar_wrn.TASK,
+            {"dataset": "synthetic", "size": 1001, "steps": 2, "batch_size": 16},
+            np.zeros((3, 32, 32, 3), np.float32),
+        ),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_experiments_train_measure_and_export_for_the_cpp_loader(task, fields, inputs, tmp_path):
+    result = train(task, config(tmp_path, **fields), "crs", 0, tmp_path)
+    records = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert records == result.history
+    assert np.isfinite(records[-1]["train_loss"])
+    assert 0 < result.compute_reduction < 1
+    with CcSession(str(tmp_path / "saved_model")) as session:
+        logits = session.run({"inputs": inputs})["logits"]
+    assert len(logits) == 3
+    assert np.isfinite(logits).all()
+
+
+def test_the_perceptron_learns_digits_on_samples_as_well_as_exactly(tmp_path):
+    accuracy = {}
+    for method in ("exact", "crs"):
+        own = config(tmp_path, size=128, epochs=8, batch_size=25)
+        accuracy[method] = train(mnist_mlp.TASK, own, method, 0, tmp_path / method).test
+    assert accuracy["exact"] > 0.94
+    assert accuracy["crs"] > 0.9
+
+
+@pytest.mark.parametrize("name", ["mnist_cnn", "ptb_lstm"])
+def test_a_killed_run_goes_on_exactly_as_it_would_have(name, tmp_path):
+    # Dropout seeds, optimizer, random draws and the order of examples all have to match.
+    sampling = Sampling("nps", 0.5, scale=True)
+    task = {"mnist_cnn": mnist_cnn.TASK, "ptb_lstm": ptb_lstm.TASK}[name]
+    fields = {"batch_size": 400, "sampling": sampling}
+    if name == "ptb_lstm":
+        fields |= {"dataset": "synthetic", "size": 16, "batch_size": 20}
+    whole = train(task, config(tmp_path, **fields, epochs=3), "crs", 1, tmp_path / "whole")
+    first = config(tmp_path, **fields, epochs=2)
+    train(task, first, "crs", 1, tmp_path / "parts")
+    rest = dataclasses.replace(first, epochs=3, resume=True)
+    parts = train(task, rest, "crs", 1, tmp_path / "parts")
+    assert len(parts.history) == 3
+    for ours, theirs in zip(parts.history, whole.history, strict=True):
+        for key in ("train_loss", "valid_loss", "test_loss"):
+            assert ours[key] == theirs[key], key
+
+
+def test_examples_come_once_an_epoch_in_an_order_set_by_seed_and_epoch(tmp_path):
+    data = mnist_mlp.TASK.load(config(tmp_path))
+
+    def labels(seed, epoch):
+        batches = training_batches(mnist_mlp.TASK, data, 50, seed, epoch)
+        return np.concatenate([y for _, y in batches.as_numpy_iterator()])
+
+    np.testing.assert_array_equal(labels(0, 1), labels(0, 1))
+    assert not np.array_equal(labels(0, 1), labels(0, 2))
+    assert not np.array_equal(labels(0, 1), labels(1, 1))
+    assert len(labels(0, 0)) == len(data.train) // 50 * 50
+
+
+def test_crops_are_shifts_of_at_most_two_pixels_and_mirror_images():
+    x = tf.constant(np.arange(1, 37, dtype=np.uint8).reshape(1, 6, 6, 1))
+    out = crop_and_flip(tf.repeat(x, 64, 0), tf.constant([1, 2])).numpy()[..., 0]
+    padded = np.pad(x.numpy()[0, :, :, 0], 2)
+    allowed = {
+        padded[r : r + 6, c : c + 6][:, ::step].tobytes()
+        for r in range(5)
+        for c in range(5)
+        for step in (1, -1)
+    }
+    assert {image.tobytes() for image in out} <= allowed
+    assert len({image.tobytes() for image in out}) > 10
+
+
+def test_a_comparison_writes_table_and_curves(tmp_path, capsys):
+    own = config(tmp_path, methods=("exact", "crs", "meprop"), seeds=2, batch_size=200, epochs=1)
+    rows = comparison.run_experiment(mnist_mlp.TASK, own)
+    assert [(row.method, row.seeds) for row in rows] == [("exact", 2), ("crs", 2), ("meprop", 2)]
+    assert rows[0].compute_reduction == 0
+    assert rows[0].speedup == 1
+    assert rows[1].compute_reduction == pytest.approx(0.5)
+    assert rows[1].kept_mib < rows[0].kept_mib
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert (tmp_path / "comparison.md").read_text().count("\n") == 5
+    saved = json.loads((tmp_path / "comparison.json").read_text())
+    assert saved["config"]["sampling"]["forward_ratio"] == 0.5
+    assert "meprop" in capsys.readouterr().out
+
+
+def test_the_test_result_is_that_of_the_best_epoch_in_validation():
+    from experiments.harness import _summarize
+
+    records = [
+        {
+            "valid_accuracy": v,
+            "test_accuracy": t,
+            "seconds": 2.0,
+            "steps": 4,
+            "peak_memory_mib": 1.0,
+        }
+        for v, t in ((0.5, 0.9), (0.8, 0.7), (0.6, 1.0))
+    ]
+    own = ExperimentConfig(pathlib.Path("unused"))
+    model = mnist_mlp.mlp()
+    result = _summarize(mnist_mlp.TASK, own, model, "exact", 0, records)
+    assert (result.test, result.step_seconds) == (0.7, 0.5)
+    rows = comparison.summarize(mnist_mlp.TASK, [result, dataclasses.replace(result, test=0.8)])
+    assert rows[0].test == pytest.approx(75)
+    assert rows[0].spread == pytest.approx(100 * np.std([0.7, 0.8], ddof=1))
+    assert isinstance(result, Result)
+
+
+def test_flags_become_a_configuration():
+    values = flags.FlagValues()
+    define_flags(values, forward_ratio=0.3)
+    values(["binary", "--model_dir=/x", "--sampling=nps", "--scale=on", "--methods=exact,crs"])
+    own = config_from_flags(values)
+    assert own.sampling == Sampling("nps", 0.3, 1.0, 10, True)
+    assert own.methods == ("exact", "crs")
+    values(["binary", "--model_dir="])
+    with pytest.raises(UserError, match="--model_dir"):
+        config_from_flags(values)
+
+
+def test_a_binary_explains_itself_saves_its_flags_and_reports_mistakes_in_one_line(tmp_path):
+    def run(*args):
+        command = [sys.executable, "-m", "experiments.mnist_mlp", *args]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    helped = run("--help")
+    assert "--forward_ratio" in helped.stdout
+    assert "Table" in helped.stdout
+    missing = run(f"--model_dir={tmp_path}", "--dataset=nowhere", f"--data_dir={tmp_path}")
+    assert missing.returncode == 2
+    assert "train-images-idx3-ubyte.gz" in missing.stderr.splitlines()[-1]
+    saved = (tmp_path / "flags.txt").read_text()
+    assert "--dataset=nowhere" in saved
+    assert "--forward_ratio=0.4" in saved
