@@ -18,6 +18,7 @@ from tfapprox.errors import UserError
 from tfapprox.selection.problem import CandidateTable, Configuration
 
 _GROWTH = 4.0  # of the sensitivity of a block's terms, at most
+_GAIN = 1e-2  # many small blocks: a sweep that gains less is not worth its time
 _SHARES = (0.25, 0.5, 0.75)  # of the full ranks, for bicluster_svd
 _KEPT = (0.125, 0.25, 0.5, 0.75)  # of a block's parameters, for bicluster_cp
 
@@ -163,7 +164,7 @@ class BiclusterCp:
 
         def split(block: np.ndarray) -> Block:
             flat = block.reshape(1, -1, *block.shape[2:])
-            terms = fit_terms(flat, orthogonal_terms(flat, rank), _GROWTH)
+            terms = fit_terms(flat, orthogonal_terms(flat, rank), _GROWTH, _GAIN)
             patterns = (terms.height * terms.width).reshape(*block.shape[:2], 1, rank)
             return terms.inputs, patterns, terms.outputs.T
 

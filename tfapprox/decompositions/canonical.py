@@ -10,7 +10,6 @@ from tfapprox.decompositions.spectra import gram
 _PROXIMITY = 1e-3
 _SWEEPS = 30
 _WORK = 3e10  # multiply-adds that all sweeps together may cost; two are always made
-_GAIN = 1e-3  # sweeps stop when the squared error falls by less than this share of itself
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,7 +94,7 @@ def _basis(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.eigh(gram(matrix))[1][:, ::-1].astype(matrix.dtype)
 
 
-def fit_terms(kernel: np.ndarray, start: Terms, growth: float) -> Terms:
+def fit_terms(kernel: np.ndarray, start: Terms, growth: float, gain: float = 1e-3) -> Terms:
     """Returns terms with at most the start's error, by proximal alternating least squares.
 
     Each axis in turn minimises ||W - W_hat||_F^2 + sum_r mu_r ||a_r - a_r_before||^2,
@@ -108,6 +107,7 @@ def fit_terms(kernel: np.ndarray, start: Terms, growth: float) -> Terms:
       kernel: [H, W, I, O], float32 or float64.
       start: the terms to begin with.
       growth: at least 1.
+      gain: sweeps end when the squared error falls by less than this share of itself.
 
     References:
       Phan et al. 2020, Section 3, where the sensitivity is minimised at a bounded error;
@@ -126,7 +126,7 @@ def fit_terms(kernel: np.ndarray, start: Terms, growth: float) -> Terms:
         if terms.sensitivity() > bound or lost > before:
             return best
         best = terms
-        if before - lost <= _GAIN * before or lost <= 1e-12 * energy:
+        if before - lost <= gain * before or lost <= 1e-12 * energy:
             return best
     return best
 
