@@ -142,19 +142,21 @@ def config_from_flags(values: flags.FlagValues) -> ExperimentConfig:
     """
     if not values.model_dir:
         raise UserError("--model_dir is required: it gets checkpoints, metrics and the SavedModel")
+    scales: dict[str, Any] = {"off": False, "on": True, "auto": "auto"}
     sampling = Sampling(
         values.sampling,
         values.forward_ratio,
         values.backward_ratio,
         values.min_samples,
-        {"off": False, "on": True, "auto": "auto"}[values.scale],
+        scales[values.scale],
         values.mode,
     )
     special = {"model_dir", "sampling", "methods"}
     names = [f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in special]
+    settings: dict[str, Any] = {name: values[name].value for name in names}
     return ExperimentConfig(
         pathlib.Path(values.model_dir),
         sampling=sampling,
         methods=tuple(values.methods),
-        **{name: values[name].value for name in names},
+        **settings,
     )

@@ -31,11 +31,12 @@ def load_corpus(name: str, data_dir: str, batch_size: int, steps: int, seed: int
     words = sorted(counts, key=lambda word: (-counts[word], word))
     number = {word: i for i, word in enumerate(words)}
     unknown = number.get("<unk>", len(words) - 1)
-    splits = []
-    for part in PARTS:
+
+    def split(part: str) -> Split:
         tokens = np.array([number.get(word, unknown) for word in texts[part]], np.int32)
-        splits.append(_windows(tokens, batch_size, steps, part))
-    return Data(*splits, classes=len(words), shuffle=False)
+        return _windows(tokens, batch_size, steps, part)
+
+    return Data(split("train"), split("valid"), split("test"), len(words), shuffle=False)
 
 
 def _windows(tokens: np.ndarray, batch_size: int, steps: int, part: str) -> Split:
@@ -76,7 +77,8 @@ def _synthetic(seed: int, words: int = 50) -> dict[str, list[str]]:
     for part, length in zip(PARTS, (8000, 1500, 1500), strict=True):
         word, text = 0, []
         for _ in range(length):
-            word = followers[word, rng.integers(3)] if rng.random() < 0.9 else rng.integers(words)
+            likely = rng.random() < 0.9
+            word = int(followers[word, rng.integers(3)] if likely else rng.integers(words))
             text.append(f"w{word}")
         texts[part] = text
     return texts

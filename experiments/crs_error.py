@@ -48,7 +48,7 @@ def average_errors(
       size: the factors are [size, size].
     """
     cases = {
-        name + (", scaled" if scale else ""): (variant, scale)
+        name + (", scaled" if scale else ""): (variant, scale is True)
         for name, variant in VARIANTS.items()
         for scale in variant.scales
         if scale != "auto"

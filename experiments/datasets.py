@@ -144,7 +144,7 @@ def _synthetic(shape: tuple[int, int, int], seed: int) -> tuple[Split, Split]:
 
 def _tensorflow_datasets(name: str, data_dir: str) -> tuple[Split, Split]:
     try:
-        import tensorflow_datasets as tfds
+        import tensorflow_datasets as tfds  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         where = pathlib.Path(data_dir or "DIR") / f"{_IDX_FILES['train'][0]}.gz"
         raise UserError(
@@ -162,7 +162,8 @@ def _tensorflow_datasets(name: str, data_dir: str) -> tuple[Split, Split]:
     except Exception as error:  # whatever a download may raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"TensorFlow Datasets can't load {name!r}: {reason}") from error
-    return tuple(Split(np.asarray(x), np.asarray(y, np.int32)) for x, y in parts)
+    train, test = (Split(np.asarray(x), np.asarray(y, np.int32)) for x, y in parts)
+    return train, test
 
 
 def _reshape(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

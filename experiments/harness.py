@@ -276,7 +276,7 @@ def _metrics_file(path: pathlib.Path, records: list[dict[str, float]]) -> Iterat
 def _tensorboard(folder: pathlib.Path) -> Iterator[Any]:
     """Yields what writes a record for TensorBoard, or does nothing where it is not installed."""
     try:
-        import tensorboard  # noqa: F401
+        import tensorboard  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
     except ImportError:
         yield lambda record: None
         return

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -216,6 +219,26 @@ def test_a_first_layer_gets_no_input_gradient():
     _, dx, dw = run(x, w, Sampling(forward_ratio=0.5), input_gradient=False)
     assert dx is None
     assert dw.any()
+
+
+def test_only_the_gathered_columns_are_kept_for_the_backward_pass():
+    x, w = factors(m=12)
+
+    def input_survives(sampling):
+        w_t = tf.Variable(w)
+        with tf.GradientTape() as tape:
+            inner = tf.exp(tf.constant(x))
+            alive = weakref.ref(inner)
+            y = approx_matmul(inner, w_t, sampling, SEED)
+            del inner
+        gc.collect()
+        survived = alive() is not None
+        assert tape.gradient(y, w_t) is not None
+        return survived
+
+    assert input_survives(Sampling())
+    assert not input_survives(Sampling(forward_ratio=0.5))
+    assert not input_survives(Sampling("nps", 0.5, scale=True))
 
 
 def test_what_does_not_fit_is_refused_by_name():

@@ -32,9 +32,10 @@ def product_norm(a: tf.Tensor, b: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
     References: Hutchinson, "A stochastic estimator of the trace", 1990.
     """
+    a, b = tf.stop_gradient(a), tf.stop_gradient(b)
     signs = random_signs([b.shape[1], _PROBES], seed, b.dtype)
     probes = tf.cast(tf.matmul(a, tf.matmul(b, signs)), tf.float32)
-    return tf.stop_gradient(tf.reduce_sum(probes**2) / _PROBES)
+    return tf.reduce_sum(probes**2) / _PROBES
 
 
 def random_signs(shape: list[int], seed: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -49,7 +50,9 @@ def fold_in(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
 
 
 def _norm(equation: str, x: tf.Tensor) -> tf.Tensor:
+    # Stopped first, so that an eager tape keeps nothing of the norms.
+    x = tf.stop_gradient(x)
     # Half precision would overflow at 256^2; float64 keeps its own precision.
     if x.dtype not in (tf.float32, tf.float64):
         x = tf.cast(x, tf.float32)
-    return tf.stop_gradient(tf.cast(tf.sqrt(tf.einsum(equation, x, x)), tf.float32))
+    return tf.cast(tf.sqrt(tf.einsum(equation, x, x)), tf.float32)
