@@ -7,6 +7,8 @@ from tests.reference.slices import generated_kernel
 from tfapprox.decompositions.slice_generator import (
     SliceShape,
     assemble,
+    code_size_for_error,
+    code_size_within,
     fit_generator,
     partition,
     project,
@@ -103,6 +105,26 @@ def test_the_basis_is_orthonormal_for_any_number_of_slices(rows, rank):
 def test_a_code_longer_than_a_slice_is_refused(code_size):
     with pytest.raises(UserError, match="between 1 and the 36 entries"):
         fit_generator([normal(3, 3, 2, 2)], SliceShape(2, 2, 3, 3), code_size)
+
+
+@pytest.mark.parametrize("max_error", [0.0, 0.2, 0.7, 1.0])
+def test_the_code_size_for_an_error_is_the_smallest_that_keeps_it(max_error):
+    shape = SliceShape(2, 2, 3, 3)
+    kernels = [normal(3, 3, 4, 4), 9 * normal(3, 3, 8, 8, seed=1)]
+    size = code_size_for_error(kernels, shape, max_error)
+    assert max(fit_generator(kernels, shape, size).errors) <= max_error + 1e-9
+    if size > 1:
+        assert max(fit_generator(kernels, shape, size - 1).errors) > max_error
+
+
+def test_the_code_size_within_a_budget_is_the_largest_that_fits():
+    shape, kernels = SliceShape(2, 2, 3, 3), [normal(3, 3, 4, 4), normal(3, 3, 8, 8)]
+    each = 36 + 4 + 16  # one row of the generator, one number for each slice
+    assert code_size_within(kernels, shape, 5 * each) == 5
+    assert code_size_within(kernels, shape, 5 * each - 1) == 4
+    assert code_size_within(kernels, shape, 1e9) == 36
+    with pytest.raises(UserError, match="take 56 parameters, more than the 55 left"):
+        code_size_within(kernels, shape, 55)
 
 
 def test_impossible_slices_and_missing_kernels_are_refused():

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model_slices import generate_saved_model_slices
+from tfapprox.selection.problem import Budget
 from tfapprox.serving.cc_loader import CcSession
 
 SLICES = (16, 16, 3, 3)
@@ -49,7 +50,7 @@ def run_cpp(path):
 
 
 def test_a_full_size_generator_changes_nothing(source, tmp_path):
-    done = generate_saved_model_slices(source, tmp_path / "model", SLICES, 2304)
+    done = generate_saved_model_slices(source, tmp_path / "model", 2304)
     assert len(done.errors) == 3
     assert max(done.errors.values()) < 1e-12
     assert sorted(done.kept.values()) == ["its kernel is no variable", "the first convolution"]
@@ -62,7 +63,7 @@ def test_a_full_size_generator_changes_nothing(source, tmp_path):
 
 
 def test_short_codes_shrink_the_model_on_disk_and_both_loaders_agree(source, tmp_path):
-    done = generate_saved_model_slices(source, tmp_path / "model", SLICES, 2)
+    done = generate_saved_model_slices(source, tmp_path / "model", 2)
     sizes = [
         sum(file.stat().st_size for file in (path / "variables").glob("*.data*"))
         for path in (source, tmp_path / "model")
@@ -79,7 +80,7 @@ def test_short_codes_shrink_the_model_on_disk_and_both_loaders_agree(source, tmp
 
 
 def test_the_generated_kernels_are_the_truncated_svd(source, tmp_path):
-    done = generate_saved_model_slices(source, tmp_path / "model", SLICES, 2)
+    done = generate_saved_model_slices(source, tmp_path / "model", 2)
     kernels = np.stack([k.numpy().ravel() for k in Net().kernels[1:]])
     spectrum = np.linalg.svd(kernels, compute_uv=False)
     norms = np.linalg.norm(kernels, axis=1)
@@ -87,14 +88,25 @@ def test_the_generated_kernels_are_the_truncated_svd(source, tmp_path):
     np.testing.assert_allclose(total, spectrum[2] ** 2, rtol=1e-5)
 
 
+def test_a_budget_of_parameters_or_error_sets_the_code_size(source, tmp_path):
+    params = 9 * 3 * 16 + 3 * 2304 + 16 * 8
+    budget = Budget("params", keep=0.5)
+    done = generate_saved_model_slices(source, tmp_path / "half", budget)
+    assert done.code_size == int((0.5 * params - (params - 3 * 2304)) // (2304 + 3)) == 1
+    exact = generate_saved_model_slices(source, tmp_path / "exact", Budget(max_error=0.0))
+    assert (exact.slice_shape, exact.code_size) == (SLICES, 3)
+    with pytest.raises(UserError, match="no multiply-adds"):
+        generate_saved_model_slices(source, tmp_path / "macs", Budget("macs", keep=0.5))
+
+
 def test_user_mistakes_are_named_and_leave_nothing(source, tmp_path):
     target = tmp_path / "model"
     with pytest.raises(UserError, match=r"no kernel to generate: .*not chosen by 'nowhere'"):
-        generate_saved_model_slices(source, target, SLICES, 2, "nowhere")
+        generate_saved_model_slices(source, target, 2, SLICES, "nowhere")
     with pytest.raises(UserError, match="between 1 and the 2304 entries"):
-        generate_saved_model_slices(source, target, SLICES, 2305)
+        generate_saved_model_slices(source, target, 2305, SLICES)
     assert not target.exists()
     target.mkdir()
     (target / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="--overwrite"):
-        generate_saved_model_slices(source, target, SLICES, 2)
+        generate_saved_model_slices(source, target, 2)

@@ -11,7 +11,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from tfapprox.cli import flags
+from tfapprox.cli import flags, slices
 from tfapprox.cli.inputs import choose_signature
 from tfapprox.cli.output import check_folder, print_json, read_text
 from tfapprox.cli.progress import ProgressBars
@@ -19,7 +19,7 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
 from tfapprox.rewriters.plan import Plan
-from tfapprox.selection.problem import Budget
+from tfapprox.selection.problem import Budget, CostKind
 from tfapprox.serving.inputs import read_inputs
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ examples:
     tfapprox compress --dir model --output_dir small --keep_macs 0.5 --calibration_data inputs.npz
   keep every kernel within 5 % of the original, layers named "head" apart:
     tfapprox compress --dir model --output_dir small --max_error 0.05 --exclude head
+  be done in 70 % of the time, in calls of 8 examples, with 2 threads:
+    tfapprox compress --dir model --output_dir small --keep_latency 0.7 --batch_size 8 --threads 2
   look at the plan, edit it, apply it:
     tfapprox compress --dir model --keep_params 0.3 --dry_run --save_plan plan.json
     tfapprox compress --dir model --output_dir small --plan plan.json
@@ -39,6 +41,7 @@ examples:
 # Flags that make a plan, with what they are called in a config; a given plan has
 # already settled them, so the two are refused together.
 _PLANNING_FLAGS = ("selector", "decompositions", "metric", "include", "exclude")
+_KEPT: tuple[CostKind, ...] = ("macs", "params", "latency")
 _CANDIDATE_FLAGS = ("schemes", "slices", "rank_multiple")
 
 
@@ -66,6 +69,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)"
     )
+    run.add_argument(
+        "--batch_size",
+        type=flags.positive,
+        default=1,
+        metavar="N",
+        help="examples in the calls whose latency counts (default: 1)",
+    )
     flags.add_threads_flag(run)
     flags.add_output_flags(parser).add_argument(
         "--report", metavar="PAGE.html", help="also write a self-contained page with plots"
@@ -90,10 +100,20 @@ def _add_budget_flags(group: argparse._MutuallyExclusiveGroup) -> None:
         "--keep_params", type=float, metavar="RATIO", help="the same for its parameters"
     )
     group.add_argument(
+        "--keep_latency",
+        type=float,
+        metavar="RATIO",
+        help="the same for its latency, measured on this machine",
+    )
+    group.add_argument(
+        "--max_latency_ms", type=float, metavar="MS", help="the latency itself, in milliseconds"
+    )
+    group.add_argument(
         "--max_error",
         type=float,
         metavar="E",
-        help="spend as few MACs as a relative error E of every kernel allows",
+        help="spend as few MACs (with --objective=latency: as little time) as a relative "
+        "error E of every kernel allows",
     )
 
 
@@ -111,12 +131,26 @@ def _add_method_flags(group: argparse._ArgumentGroup) -> None:
         "--decompositions",
         type=flags.names,
         metavar="NAME,...",
-        help=f"methods to try: {', '.join(registry.DECOMPOSITIONS)} (default: svd)",
+        help=f"methods to try: {', '.join(registry.DECOMPOSITIONS)} (default: svd); or, alone, "
+        f"{slices.NAME}, which makes all kernels from one matrix at load",
+    )
+    group.add_argument(
+        "--slice_shape",
+        type=flags.numbers,
+        metavar="O,I,H,W",
+        help=f"of {slices.NAME}: out, in, height, width (default: 16,16,3,3)",
     )
     group.add_argument(
         "--metric",
         metavar="NAME",
         help=f"what error means: {', '.join(registry.METRICS)} (default: the selector's own)",
+    )
+    group.add_argument(
+        "--objective",
+        choices=("cost", "latency"),
+        default="cost",
+        help="latency: replace a site only where that is measured to be faster, and never "
+        "write a model slower than the original (default: cost, what the budget limits)",
     )
     group.add_argument(
         "--include", metavar="REGEX", help="factorize only sites whose name matches (default: all)"
@@ -146,6 +180,8 @@ def _add_method_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    if slices.NAME in (args.decompositions or ()):
+        return slices.execute(args)
     check(args)
     config, given = make_config(args), _read_plan(args.plan)
     _, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
@@ -159,7 +195,9 @@ def execute(args: argparse.Namespace) -> int:
 
         model = {"tags": args.tag_set, "signature": args.signature_def, "progress": progress}
         if args.dry_run:
-            plan = compression.plan_saved_model(args.dir, config, **model)
+            plan = compression.plan_saved_model(
+                args.dir, config, inputs=inputs, threads=args.threads, **model
+            )
         else:
             report = compression.compress_saved_model(
                 args.dir,
@@ -205,14 +243,19 @@ def check(args: argparse.Namespace) -> None:
     Raises:
       UserError: naming the flags.
     """
-    budget = (args.keep_macs, args.keep_params, args.max_error)
-    has_budget = any(value is not None for value in budget)
-    for flag in ("keep_macs", "keep_params"):
+    budget = (*(f"keep_{kind}" for kind in _KEPT), "max_latency_ms", "max_error")
+    has_budget = any(getattr(args, flag) is not None for flag in budget)
+    for flag in (f"keep_{kind}" for kind in _KEPT):
         ratio = getattr(args, flag)
         if ratio is not None and not 0 < ratio <= 1:
-            raise UserError(f"--{flag} must be in (0, 1], got {ratio}; 0.5 keeps half of them")
+            raise UserError(f"--{flag} must be in (0, 1], got {ratio}; 0.5 keeps half")
+    if args.max_latency_ms is not None and not args.max_latency_ms > 0:
+        raise UserError(f"--max_latency_ms must be above 0, got {args.max_latency_ms}")
     if args.plan is None and not has_budget:
-        raise UserError("give a budget: --keep_macs 0.5, --keep_params 0.5 or --max_error 0.05")
+        raise UserError(
+            "give a budget: --keep_macs 0.5, --keep_params 0.5, --keep_latency 0.7 or "
+            "--max_error 0.05"
+        )
     if args.plan is not None:
         settled = [f for f in (*_PLANNING_FLAGS, *_CANDIDATE_FLAGS) if getattr(args, f) is not None]
         if has_budget or settled or args.dry_run:
@@ -226,20 +269,31 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("give --output_dir, or --dry_run to see the plan alone")
     for flag in ("save_plan", "report"):
         check_folder(flag, getattr(args, flag))
+    if args.slice_shape is not None:
+        raise UserError(f"--slice_shape belongs to --decompositions {slices.NAME}")
     if args.report is not None and importlib.util.find_spec("jinja2") is None:
         raise UserError("--report needs Jinja2: pip install 'tfapprox[report]'")
 
 
 def make_config(args: argparse.Namespace) -> CompressionConfig:
     """Returns the settings that the flags describe; with a plan, the budget does not count."""
+    faster = args.objective == "latency"
+    kept = {kind: ratio for kind in _KEPT if (ratio := getattr(args, f"keep_{kind}")) is not None}
+    budget = Budget("macs", keep=1.0)
     if args.max_error is not None:
-        budget = Budget("macs", max_error=args.max_error)
-    elif args.keep_params is not None:
-        budget = Budget("params", keep=args.keep_params)
-    else:
-        budget = Budget("macs", keep=1.0 if args.keep_macs is None else args.keep_macs)
+        timed = faster or args.selector == "latency"
+        budget = Budget("latency" if timed else "macs", max_error=args.max_error)
+    elif args.max_latency_ms is not None:
+        budget = Budget("latency", limit=1e6 * args.max_latency_ms)
+    for kind, ratio in kept.items():
+        budget = Budget(kind, keep=ratio)
     given = {f: getattr(args, f) for f in _PLANNING_FLAGS if getattr(args, f) is not None}
     options = {f: getattr(args, f) for f in _CANDIDATE_FLAGS if getattr(args, f) is not None}
     return CompressionConfig(
-        budget, candidates=CandidateOptions(**options), seed=args.seed, **given
+        budget,
+        candidates=CandidateOptions(**options),
+        seed=args.seed,
+        faster=faster,
+        batch_size=args.batch_size,
+        **given,
     )

@@ -154,6 +154,45 @@ def project(
     return SliceFit(slice_shape, generator, tuple(codes), tuple(errors))
 
 
+def code_size_within(
+    kernels: Sequence[np.ndarray], slice_shape: SliceShape, max_params: float
+) -> int:
+    """Returns the largest code size whose generator and codes have at most `max_params` entries.
+
+    Raises:
+      UserError: not even codes of one number fit.
+    """
+    slices = sum(slice_shape.count(kernel.shape) for kernel in kernels)
+    code_size = int(max_params // (slice_shape.size + slices))
+    if code_size < 1:
+        raise UserError(
+            f"codes of one number and their generator take {slice_shape.size + slices} "
+            f"parameters, more than the {max(0, int(max_params))} left for them; keep more "
+            "parameters, or take smaller slices"
+        )
+    return min(code_size, slice_shape.size)
+
+
+def code_size_for_error(
+    kernels: Sequence[np.ndarray], slice_shape: SliceShape, max_error: float
+) -> int:
+    """Returns a code size that keeps the relative error of every kernel within `max_error`.
+
+    It is the smallest one where the slice shape divides all kernels. Otherwise padding
+    entries are taken for zeros here, which can only ask for more.
+    """
+    rows = [partition(kernel, slice_shape).astype(np.float64) for kernel in kernels]
+    codes, _ = truncated_svd(np.concatenate(rows), slice_shape.size)
+    ends = np.cumsum([len(x) for x in rows])[:-1]
+    needed = 1
+    for kernel, own in zip(kernels, np.split(codes, ends), strict=True):
+        energy = np.sum(own**2, axis=0)
+        tails = np.append(np.cumsum(energy[::-1])[::-1], 0.0)  # what codes of n numbers miss
+        bound = (max_error**2 + 1e-24) * np.sum(kernel.astype(np.float64) ** 2)
+        needed = max(needed, int(np.argmax(tails <= bound)))
+    return needed
+
+
 def check_code_size(code_size: int, slice_shape: SliceShape) -> None:
     """Raises UserError unless 1 <= code_size <= entries of a slice."""
     if not 1 <= code_size <= slice_shape.size:

@@ -17,7 +17,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfapprox.accounting.site import Site
-from tfapprox.decompositions.slice_generator import SliceShape, fit_generator
+from tfapprox.decompositions.slice_generator import (
+    SliceFit,
+    SliceShape,
+    code_size_for_error,
+    code_size_within,
+    fit_generator,
+)
 from tfapprox.errors import UserError, VerificationError
 from tfapprox.ops.slice_generation import generate_kernel
 from tfapprox.rewriters.agreement import Verification
@@ -25,6 +31,7 @@ from tfapprox.rewriters.folded_kernel import FoldedKernel
 from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.rewriters.saved_model import open_saved_model
 from tfapprox.rewriters.verify import verify_saved_model
+from tfapprox.selection.problem import Budget
 from tfapprox.serving.inputs import Inputs
 
 _TRACKED = (tf.Variable, tf.saved_model.experimental.TrackableResource, tf.saved_model.Asset)
@@ -35,24 +42,30 @@ class SavedModelSlices:
     """What became of a SavedModel.
 
     Attributes:
+      slice_shape, code_size: of the generator.
       errors: site of each replaced kernel -> relative Frobenius error.
       kept: every other convolution -> why its kernel is as it was.
       bytes_before, bytes_after: of the directories on disk.
       verification: of the result against the source, in both loaders.
     """
 
+    slice_shape: tuple[int, int, int, int]
+    code_size: int
     errors: Mapping[str, float]
     kept: Mapping[str, str]
     bytes_before: int
     bytes_after: int
     verification: Verification
 
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
 
 def generate_saved_model_slices(
     source: str | Path,
     destination: str | Path,
-    slice_shape: Sequence[int],
-    code_size: int,
+    code_size: int | Budget,
+    slice_shape: Sequence[int] | None = None,
     which: str | None = None,
     *,
     tags: Sequence[str] = ("serve",),
@@ -64,8 +77,10 @@ def generate_saved_model_slices(
     Args:
       source: SavedModel directory; only read.
       destination: put in place once it is complete and verified.
-      slice_shape: out, in, height, width of a slice.
-      code_size: n_c.
+      code_size: n_c; or a budget: a share of the model's parameters, or an error that
+        no kernel may exceed.
+      slice_shape: out, in, height, width of a slice; by default 16 x 16 channels and
+        3x3 taps, or 1x1 where no chosen kernel has more.
       which: regular expression searched in site names; by default every convolution
         but the first.
       tags: of the graph.
@@ -78,13 +93,18 @@ def generate_saved_model_slices(
     """
     source, destination = Path(source), Path(destination)
     check_target(destination, source, overwrite)
-    sites, kept = _choose(open_saved_model(str(source), tags).inspection.sites, which)
+    inspection = open_saved_model(str(source), tags).inspection
+    sites, kept = _choose(inspection.sites, which)
     loaded = tf.saved_model.load(str(source), tags=list(tags))
     variables = _variables_of(loaded, sites, kept)
     if not variables:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(kept.items())[:3])
         raise UserError(f"{source} has no kernel to generate: {reasons or 'no convolution'}")
-    module, errors = _generated_module(loaded, sites, variables, slice_shape, code_size)
+    kernels = [sites[name].kernel for name in variables]
+    shape = SliceShape(*slice_shape) if slice_shape else _usual_shape(kernels)
+    size = _code_size(code_size, kernels, shape, inspection.params)
+    fit = fit_generator(kernels, shape, size)
+    module = _generated_module(loaded, sites, variables, fit)
     with staged(destination) as staging:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(module, str(staging), dict(loaded.signatures), options)
@@ -97,8 +117,36 @@ def generate_saved_model_slices(
                 + "; ".join(verification.failures)
             )
     verification = dataclasses.replace(verification, candidate=str(destination))
-    sizes = _disk_bytes(source), _disk_bytes(destination)
-    return SavedModelSlices(errors, kept, *sizes, verification)
+    return SavedModelSlices(
+        (shape.out_channels, shape.in_channels, shape.height, shape.width),
+        size,
+        dict(zip(variables, fit.errors, strict=True)),
+        kept,
+        _disk_bytes(source),
+        _disk_bytes(destination),
+        verification,
+    )
+
+
+def _usual_shape(kernels: Sequence[np.ndarray]) -> SliceShape:
+    taps = 1 if all(kernel.shape[:2] == (1, 1) for kernel in kernels) else 3
+    return SliceShape(16, 16, taps, taps)
+
+
+def _code_size(
+    wanted: int | Budget, kernels: Sequence[np.ndarray], shape: SliceShape, params: int
+) -> int:
+    if isinstance(wanted, int):
+        return wanted
+    if wanted.max_error is not None:
+        return code_size_for_error(kernels, shape, wanted.max_error)
+    if wanted.kind != "params" or wanted.keep is None:
+        raise UserError(
+            "a slice generator saves parameters, no multiply-adds: give a share of the "
+            "parameters (--keep_params) or an error (--max_error)"
+        )
+    others = params - sum(kernel.size for kernel in kernels)
+    return code_size_within(kernels, shape, wanted.keep * params - others)
 
 
 def _choose(sites: Sequence[Site], which: str | None) -> tuple[dict[str, Site], dict[str, str]]:
@@ -148,15 +196,12 @@ def _generated_module(
     loaded: Any,
     sites: Mapping[str, Site],
     variables: Mapping[str, list[tf.Variable]],
-    slice_shape: Sequence[int],
-    code_size: int,
-) -> tuple[tf.Module, dict[str, float]]:
+    fit: SliceFit,
+) -> tf.Module:
     """Returns what is saved: the loaded functions, on generated kernels."""
-    shape = SliceShape(*slice_shape)
-    kernels = [sites[name].kernel for name in variables]
-    fit = fit_generator(kernels, shape, code_size)
     module = tf.Module()
-    module.generator = tf.Variable(fit.generator, dtype=kernels[0].dtype, name="generator")
+    dtype = next(iter(variables.values()))[0].dtype
+    module.generator = tf.Variable(fit.generator, dtype=dtype, name="generator")
     module.codes = {}
     module.kernels = {}
     stand_ins = {}
@@ -181,7 +226,7 @@ def _generated_module(
         )
     for name, function in functions.items():
         setattr(module, name, function)
-    return module, dict(zip(variables, fit.errors, strict=True))
+    return module
 
 
 def _folded(

@@ -1,0 +1,77 @@
+"""`tfapprox compress --decompositions slice_generator`."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfapprox.serving.cc_loader import CcSession
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Directory of a SavedModel with a stem and three 3x3 convolutions of 16 channels."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    module = tf.Module()
+    shapes = [(3, 3, 3, 16), *[(3, 3, 16, 16)] * 3]
+    module.kernels = [tf.Variable((rng.normal(size=s) / 12).astype(np.float32)) for s in shapes]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5, 5, 3], tf.float32, name="x")])
+    def serve(x):
+        for kernel in module.kernels:
+            x = tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME"))
+        return {"y": x}
+
+    path = tmp_path_factory.mktemp("slices") / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return str(path)
+
+
+def flags_of(model, target):
+    flags = "--decompositions", "slice_generator"
+    return "compress", "--dir", model, *flags, "--output_dir", target
+
+
+def test_a_share_of_the_parameters_is_kept(tfapprox_run, images, tmp_path):
+    target = tmp_path / "small"
+    command = (*flags_of(images, target), "--keep_params", "0.8", "--json")
+    status, out, err = tfapprox_run(*command)
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    total = 432 + 3 * 2304
+    assert result["code_size"] == int((0.8 * total - 432) // (2304 + 3)) == 2
+    assert len(result["errors"]) == 3
+    assert result["verification"]["failures"] == []
+    with CcSession(str(target)) as session:
+        assert session.run({"x": np.ones((1, 5, 5, 3), np.float32)})["y"].shape == (1, 5, 5, 16)
+
+
+def test_an_error_bound_and_slices_are_told_in_words(tfapprox_run, images, tmp_path):
+    command = (
+        *flags_of(images, tmp_path / "same"),
+        "--max_error",
+        "0",
+        "--include",
+        "kernels.[12]",
+    )
+    status, out, err = tfapprox_run(*command, "--slice_shape", "8,16,3,3")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "slices [8, 16, 3, 3], codes of 4 numbers"
+    assert "kernels/1: generated, relative error 0.0000" in out
+    assert "kernels/3: kept, not chosen by" in out
+    assert "bytes on disk" in lines[-1]
+
+
+def test_what_makes_no_sense_is_refused(refused, images, tmp_path):
+    base = flags_of(images, tmp_path / "small")
+    assert "give --keep_params" in refused(*base, "--keep_macs", "0.5")
+    assert "--selector has no meaning" in refused(*base, "--keep_params=0.5", "--selector=alds")
+    assert "needs four numbers" in refused(*base, "--keep_params=0.5", "--slice_shape=3,3")
+    assert "not a regular expression" in refused(*base, "--keep_params=0.5", "--include=(")
+    both = [word if word != "slice_generator" else "svd,slice_generator" for word in base]
+    assert "stands alone" in refused(*both, "--keep_params=0.5")
+    other = ("compress", "--dir", images, "--output_dir", tmp_path / "small", "--keep_macs=0.5")
+    assert "belongs to --decompositions" in refused(*other, "--slice_shape=16,16,3,3")
