@@ -3,10 +3,12 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tfapprox.cli.main import execute
 from tfapprox.compression import EXTRA
+from tfapprox.serving.cc_loader import CcSession
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,28 @@ def test_a_plan_that_can_t_be_read_is_told_and_does_no_harm(tfapprox_run, small,
     status, out, err = tfapprox_run("inspect", "--dir", copy)
     assert status == 0 and "sites" in out
     assert err.startswith("tfapprox: note: ") and "plan.json is not JSON" in err
+
+
+def test_restore_writes_a_dense_model_of_the_same_outputs(tfapprox_run, small, inputs, tmp_path):
+    command = ("restore", "--dir", small, "--output_dir", tmp_path / "dense", "--inputs", inputs)
+    status, out, err = tfapprox_run(*command)
+    assert (status, err) == (0, "")
+    assert "dense again: wide" in out and "verified" in out
+    assert not (tmp_path / "dense" / EXTRA).exists()
+    x = np.load(inputs)["x"]
+    answers = []
+    for path in (small, tmp_path / "dense"):
+        with CcSession(str(path)) as session:
+            answers.append(session.run({"x": x})["y"])
+    np.testing.assert_allclose(*answers, atol=1e-5 * np.abs(answers[0]).max())
+    status, out, _ = tfapprox_run(*command, "--overwrite", "--json")
+    assert status == 0 and json.loads(out)["verification"]["passed"] is True
+
+
+def test_restore_refuses_what_it_can_t_undo(refused, model, small, tmp_path):
+    assert "nothing to restore" in refused(
+        "restore", "--dir", model, "--output_dir", tmp_path / "dense"
+    )
+    assert "overlaps" in refused("restore", "--dir", small, "--output_dir", small)
+    assert "nope" in refused("restore", "--dir", "/nope", "--output_dir", tmp_path / "dense")
+    assert not (tmp_path / "dense").exists()

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tests.corpus.saved_models import CORPUS
+from tests.corpus import saved_models  # noqa: F401 (fills the corpus)
+from tests.corpus.building import CORPUS
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError

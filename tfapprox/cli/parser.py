@@ -8,7 +8,7 @@ from typing import NoReturn
 from absl.flags import argparse_flags
 
 import tfapprox
-from tfapprox.cli import benchmark, compress, inspect, package, verify
+from tfapprox.cli import benchmark, compress, inspect, package, restore, verify
 
 COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
@@ -16,6 +16,7 @@ COMMANDS: dict[str, ModuleType] = {
     "verify": verify,
     "benchmark": benchmark,
     "package": package,
+    "restore": restore,
 }
 
 _DESCRIPTION = """\

@@ -22,7 +22,7 @@ from tfapprox.rewriters.saved_model import SavedModelSource
 from tfapprox.rewriters.saved_model_body import attribute
 from tfapprox.rewriters.saved_model_files import SavedModelFiles
 from tfapprox.rewriters.saved_model_other_uses import reject_other_uses
-from tfapprox.rewriters.saved_model_sites import KernelUses, SiteFinder
+from tfapprox.rewriters.saved_model_sites import KernelUses, SiteFinder, readable_name
 from tfapprox.rewriters.saved_model_tracing import Tracer
 from tfapprox.rewriters.saved_model_writing import Writer, write
 from tfapprox.rewriters.stage_chains import Chain, find_chains
@@ -152,7 +152,7 @@ def _find_chains(
     source: Path, tags: Sequence[str], left_out: Mapping[_Place, str]
 ) -> dict[str, list[Chain]]:
     """Returns the chains of every body, by its name."""
-    traced = TracedSource(SavedModelFiles(source, tags))
+    traced = SavedModelSource(SavedModelFiles(source, tags), {}, None, {})
     found: dict[str, list[Chain]] = {}
     for instance in traced.tracer.instances:
         body = instance.body
@@ -161,16 +161,6 @@ def _find_chains(
             chains = find_chains(body, lambda r, values=values: isinstance(values.get(r), Static))
             found[body.name] = [c for c in chains if (body.name, c.node) not in left_out]
     return found
-
-
-class TracedSource(SavedModelSource):
-    """A SavedModel in which values are traced, and kernels are not looked for."""
-
-    def __init__(self, files: SavedModelFiles):
-        super().__init__(files, {}, None, {})
-
-    def _find_kernels(self) -> list[KernelUses]:
-        return []
 
 
 class FoldedSource(SavedModelSource):
@@ -195,12 +185,13 @@ class FoldedSource(SavedModelSource):
             if mine:
                 fold(proto, mine)
         super().__init__(files, {}, None, {})
+        self.kernels = self._find_composed()
 
     def _trace(self) -> Tracer:
         self.provenance = ComposingProvenance(self._read_variable, self._chains)
         return super()._trace()
 
-    def _find_kernels(self) -> list[KernelUses]:
+    def _find_composed(self) -> list[KernelUses]:
         finder = _ComposedFinder(self.provenance, self.table)
         for instance in self.tracer.instances:
             body = instance.body
@@ -229,7 +220,11 @@ class _ComposedFinder(SiteFinder):
         return source.roots
 
     def _name(self, roots: frozenset[str], node: str) -> str:
-        return _without_suffix(super()._name(roots, node))
+        variables = sorted(root for root in roots if root in self._table.variables)
+        if not variables:
+            return super()._name(roots, node)
+        name = self._table.variables[variables[0]].name
+        return readable_name(_without_suffix(name), _without_suffix(variables[0]))
 
 
 class RestoringWriter(Writer):
