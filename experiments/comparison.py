@@ -22,7 +22,8 @@ class Row:
       test: mean on the test set (accuracy in percent, or perplexity).
       spread: standard deviation over seeds, 0 for a single one.
       compute_reduction: share of training MACs saved.
-      speedup: exact over this method's seconds a step; 1 for exact, nan without it.
+      speedup, cpu_speedup: exact over this method's seconds (CPU seconds) a step; nan
+        when exact was not trained.
       kept_mib: layer inputs kept for the backward pass, MiB a step.
       peak_mib: peak memory of the process, MiB.
     """
@@ -33,6 +34,7 @@ class Row:
     spread: float
     compute_reduction: float
     speedup: float
+    cpu_speedup: float
     kept_mib: float
     peak_mib: float
 
@@ -63,7 +65,13 @@ def summarize(task: Task, results: Sequence[Result]) -> list[Row]:
     """Returns one row a method, in order of first appearance."""
     factor = 100 if task.measure == "accuracy" else 1
     methods = list(dict.fromkeys(result.method for result in results))
-    seconds = {m: _median_seconds(results, m) for m in methods}
+    clocks = [
+        {
+            m: float(np.median([getattr(r, clock) for r in results if r.method == m]))
+            for m in methods
+        }
+        for clock in ("step_seconds", "step_cpu_seconds")
+    ]
     rows = []
     for method in methods:
         own = [result for result in results if result.method == method]
@@ -75,7 +83,7 @@ def summarize(task: Task, results: Sequence[Result]) -> list[Row]:
                 float(tests.mean()),
                 float(tests.std(ddof=1)) if len(own) > 1 else 0.0,
                 own[0].compute_reduction,
-                seconds.get("exact", float("nan")) / seconds[method],
+                *(seconds.get("exact", float("nan")) / seconds[method] for seconds in clocks),
                 own[0].kept_bytes / 2**20,
                 max(record["peak_memory_mib"] for r in own for record in r.history),
             )
@@ -90,10 +98,6 @@ def markdown(task: Task, rows: Sequence[Row]) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
-def _median_seconds(results: Sequence[Result], method: str) -> float:
-    return float(np.median([r.step_seconds for r in results if r.method == method]))
-
-
 def _titles(task: Task) -> tuple[str, ...]:
     measure = "test accuracy, %" if task.measure == "accuracy" else "test perplexity"
     return (
@@ -102,6 +106,7 @@ def _titles(task: Task) -> tuple[str, ...]:
         f"{measure} (std)",
         "compute reduction",
         "speed-up of a step",
+        "in CPU time",
         "kept inputs, MiB",
         "peak memory, MiB",
     )
@@ -114,6 +119,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{row.test:.2f} ({row.spread:.2f})",
         f"{100 * row.compute_reduction:.2f} %",
         f"{row.speedup:.2f}",
+        f"{row.cpu_speedup:.2f}",
         f"{row.kept_mib:.2f}",
         f"{row.peak_mib:.0f}",
     )

@@ -135,6 +135,7 @@ def test_the_test_result_is_that_of_the_best_epoch_in_validation():
             "valid_accuracy": v,
             "test_accuracy": t,
             "seconds": 2.0,
+            "cpu_seconds": 1.0,
             "steps": 4,
             "peak_memory_mib": 1.0,
         }
@@ -143,7 +144,7 @@ def test_the_test_result_is_that_of_the_best_epoch_in_validation():
     own = ExperimentConfig(pathlib.Path("unused"))
     model = mnist_mlp.mlp()
     result = _summarize(mnist_mlp.TASK, own, model, "exact", 0, records)
-    assert (result.test, result.step_seconds) == (0.7, 0.5)
+    assert (result.test, result.step_seconds, result.step_cpu_seconds) == (0.7, 0.5, 0.25)
     rows = comparison.summarize(mnist_mlp.TASK, [result, dataclasses.replace(result, test=0.8)])
     assert rows[0].test == pytest.approx(75)
     assert rows[0].spread == pytest.approx(100 * np.std([0.7, 0.8], ddof=1))
