@@ -183,26 +183,28 @@ def _attempt(
             write_saved_model(opened, factorizations, str(staging))
             if job.warmup is not None:
                 write_warmup(staging, job.warmup, job.signature, job.tags)
-        sizes = _disk_bytes(job.source), _disk_bytes(staging)
-        remarks = inspection.notes
-        del opened, factorizations  # measuring starts with the memory given back
+        before = _size(inspection.cost, _disk_bytes(job.source))
+        after = _size(cost_after(inspection, plan), _disk_bytes(staging))
+        curves, remarks = collect_spectra(inspection, plan, spectra), inspection.notes
+        # TensorFlow is to load both models now: give it the memory back.
+        del opened, inspection, factorizations, spectra
         with clock("verifying"):
             verification = _verify(job.source, staging, job.inputs, job.tags, job.signature,
                                    config.seed, progress)  # fmt: skip
         with clock("measuring"):
             latency = _measure(job, staging, progress)
         if config.measures_latency:
-            notes = [*notes, _check_latency(job, plan, latency)]
+            notes = [*notes, *_check_latency(job, plan, latency)]
         report = Report(
             source=str(job.source),
             destination=str(job.destination),
             plan=plan,
-            before=_size(inspection.cost, sizes[0]),
-            after=_size(cost_after(inspection, plan), sizes[1]),
+            before=before,
+            after=after,
             environment=collect_environment(job.threads, config.seed),
             verification=dataclasses.replace(verification, candidate=str(job.destination)),
             latency=latency,
-            spectra=collect_spectra(inspection, plan, spectra),
+            spectra=curves,
             notes=(*remarks, *notes),
             seconds=clock.seconds,
             peak_memory_bytes=peak_memory_bytes(),
@@ -229,8 +231,8 @@ def _time_original(
     return time_saved_model(request, feed, [site for site in sites if config.admits(site.name)])
 
 
-def _check_latency(job: _Job, plan: Plan, latencies: Sequence[Latency]) -> str:
-    """Returns how the prediction bore out.
+def _check_latency(job: _Job, plan: Plan, latencies: Sequence[Latency]) -> list[str]:
+    """Returns how the prediction bore out; nothing if the plan came without one.
 
     Raises:
       _SlowerError: the result is slower than the original.
@@ -238,7 +240,9 @@ def _check_latency(job: _Job, plan: Plan, latencies: Sequence[Latency]) -> str:
     (latency,) = (x for x in latencies if x.batch_size == job.config.batch_size)
     if latency.ratio < 1:
         raise _SlowerError(plan, latency)
-    return Prediction.from_json(plan.settings["latency"]).compare(latency)
+    if "latency" not in plan.settings:
+        return []
+    return [Prediction.from_json(plan.settings["latency"]).compare(latency)]
 
 
 def _with_fewer_sites(slower: _SlowerError) -> tuple[Plan, str]:
@@ -340,6 +344,7 @@ def _decide(
         plan = plan or make_plan(inspection, config, spectra, progress, timed)
     with clock("factorizing"):
         plan, factorizations = factorize_plan(inspection, plan, spectra, progress)
+        spectra.release()
     if not factorizations:
         first = plan.verdicts[0]
         raise UserError(

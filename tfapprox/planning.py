@@ -8,6 +8,7 @@ from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.blas import threads_for
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection
@@ -119,7 +120,8 @@ def factorize_plan(
             verdicts.append(_dense(site, reason, verdict.before.latency))
             continue
         method = registry.look_up("decomposition", verdict.choice.decomposition)
-        built = method.factorize(site, verdict.choice, spectra)
+        with threads_for(site):
+            built = method.factorize(site, verdict.choice, spectra)
         factorizations[site.name] = built
         after = built.cost(site.geometries)
         verdicts.append(
@@ -139,7 +141,7 @@ def keep_fastest(plan: Plan, count: int) -> Plan:
     """Returns the plan with only those sites replaced that are to save most time.
 
     Args:
-      plan: made with measured latencies.
+      plan: its verdicts' measured latencies count.
       count: of the sites that stay replaced.
     """
     saved = {v.site: v.before.latency - v.after.latency for v in plan.verdicts if v.choice}
@@ -151,9 +153,12 @@ def keep_fastest(plan: Plan, count: int) -> Plan:
         else v
         for v in plan.verdicts
     )
-    latency = dict(plan.settings["latency"])
-    latency["compressed"] += sum(saved[site] for site in saved if site not in best) / 1e6
-    return Plan(verdicts, {**plan.settings, "latency": latency}, plan.version)
+    settings = dict(plan.settings)
+    if "latency" in settings:
+        lost = sum(saved[site] for site in saved if site not in best) / 1e6
+        predicted = settings["latency"]
+        settings["latency"] = {**predicted, "compressed": predicted["compressed"] + lost}
+    return Plan(verdicts, settings, plan.version)
 
 
 def cost_after(inspection: Inspection, plan: Plan) -> Cost:
@@ -165,11 +170,14 @@ def cost_after(inspection: Inspection, plan: Plan) -> Cost:
 def _candidates(
     site: Site, metric: str, config: CompressionConfig, spectra: SpectrumCache
 ) -> CandidateTable:
-    tables = [
-        registry.DECOMPOSITIONS[name].candidates(site, metric, config.candidates, spectra)
-        for name in config.decompositions
-    ]
-    return CandidateTable.join(tables)
+    with threads_for(site):
+        tables = [
+            registry.DECOMPOSITIONS[name].candidates(site, metric, config.candidates, spectra)
+            for name in config.decompositions
+        ]
+    table = CandidateTable.join(tables)
+    spectra.trim(site, table.configurations)
+    return table
 
 
 def _select(problem: Problem, config: CompressionConfig) -> Selection:
