@@ -41,6 +41,17 @@ def test_every_flag_reaches_its_setting():
     assert config_of("--max_error=0.1").budget == Budget("macs", max_error=0.1)
 
 
+def test_latency_is_a_budget_and_an_objective():
+    assert config_of("--keep_latency=0.7", "--batch_size=8") == CompressionConfig(
+        Budget("latency", keep=0.7), batch_size=8
+    )
+    assert config_of("--max_latency_ms=2.5").budget == Budget("latency", limit=2.5e6)
+    bounded = config_of("--max_error=0.1", "--objective=latency")
+    assert bounded.budget == Budget("latency", max_error=0.1) and bounded.faster
+    assert config_of("--keep_macs=0.5", "--objective=latency").measures_latency
+    assert not config_of("--keep_macs=0.5").measures_latency
+
+
 def test_smaller_model_is_written_with_plan_and_page(tfapprox_run, model, inputs, tmp_path):
     target, plan, page = (tmp_path / name for name in ("small", "plan.json", "page.html"))
     status, out, err = tfapprox_run(
@@ -90,6 +101,8 @@ def test_dry_run_writes_no_model(tfapprox_run, model, tmp_path):
         ((), "give a budget"),
         (("--keep_macs", "1.5"), "--keep_macs must be in (0, 1]"),
         (("--keep_params", "0"), "--keep_params must be in (0, 1]"),
+        (("--keep_latency", "1.1"), "--keep_latency must be in (0, 1]"),
+        (("--max_latency_ms", "0"), "--max_latency_ms must be above 0"),
         (("--keep_macs", "nan"), "--keep_macs must be in (0, 1]"),
         (("--max_error", "-1"), "max_error"),
         (("--keep_macs", "0.5", "--selector", "guess"), "guess"),
