@@ -9,6 +9,7 @@ from tfapprox.decompositions import spectra
 from tfapprox.decompositions.spectra import SpectrumCache, gram
 from tfapprox.decompositions.unfolding import unfold
 from tfapprox.errors import UserError
+from tfapprox.selection.problem import Configuration
 
 
 def site_of(kernel, name="layer"):
@@ -112,3 +113,36 @@ def test_bases_beyond_the_limit_are_dropped_and_values_kept(computations):
     assert len(computations) == 3
     cache.spectrum(sites[0])
     assert len(computations) == 4
+
+
+def test_trimming_keeps_what_the_configurations_ask_for_and_computes_nothing_again(monkeypatch):
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 8, 16))
+    site, cache = site_of(kernel), SpectrumCache()
+    whole = cache.spectrum(site, 1)
+    values = cache.singular_values(site, 0)
+    ranks = [Configuration("svd", {"scheme": 1, "slices": 1, "rank": rank}) for rank in (2, 5)]
+    cache.trim(site, ranks)
+    calls = []
+    compute = spectra.compute_spectrum
+    monkeypatch.setattr(spectra, "compute_spectrum", lambda *a: calls.append(a) or compute(*a))
+    trimmed = cache.spectrum(site, 1, rank=5)
+    assert trimmed.basis.shape[2] == 5 and not calls
+    for got, want in zip(trimmed.factors(5), whole.factors(5), strict=True):
+        np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(cache.singular_values(site, 0), values)
+    assert cache.spectrum(site, 1).basis.shape[2] == 24 and len(calls) == 1
+
+
+def test_trimming_leaves_a_site_alone_that_another_decomposition_may_ask_about():
+    site, cache = site_of(np.random.default_rng(0).standard_normal((1, 1, 8, 16))), SpectrumCache()
+    cache.spectrum(site)
+    cache.trim(site, [Configuration("tucker2", {"rank_in": 2, "rank_out": 2})])
+    assert cache.spectrum(site, rank=8).basis.shape[2] == 8
+
+
+def test_released_spectra_keep_their_values():
+    site, cache = site_of(np.random.default_rng(0).standard_normal((1, 1, 8, 16))), SpectrumCache()
+    values = cache.spectrum(site).values
+    cache.release()
+    assert cache.holds(site)
+    np.testing.assert_array_equal(cache.singular_values(site), values)

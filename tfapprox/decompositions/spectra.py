@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import scipy.linalg
@@ -10,6 +11,7 @@ from tfapprox.accounting.geometry import Pair
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.unfolding import unfold
 from tfapprox.errors import UserError
+from tfapprox.selection.problem import Configuration
 
 _BLOCK_BYTES = 2**24  # of the float64 pieces in which a kernel enters its Gram matrix
 _Key = tuple[str, int, int]
@@ -27,8 +29,8 @@ class Spectrum:
       kernel: [H, W, I, O].
       scheme, slices: the unfolding.
       values: float64 [slices, R], singular values in descending order, R = min(F, D).
-      basis: [slices, R, R], orthonormal columns that span the shorter side, in the
-        order of `values`; the kernel's dtype, at least float32.
+      basis: [slices, R, n], orthonormal columns of the shorter side in the order of
+        `values`, all R of them or the leading n; the kernel's dtype, at least float32.
     """
 
     kernel: np.ndarray
@@ -140,17 +142,50 @@ class SpectrumCache:
             self.spectrum(site, scheme, slices)
         return self._values[key]
 
-    def spectrum(self, site: Site, scheme: int = 0, slices: int = 1) -> Spectrum:
-        """Returns the singular values with the basis of the shorter side."""
+    def spectrum(
+        self, site: Site, scheme: int = 0, slices: int = 1, rank: int | None = None
+    ) -> Spectrum:
+        """Returns the singular values with the basis of the shorter side.
+
+        Args:
+          site, scheme, slices: the unfolded kernel.
+          rank: the leading vectors that are needed; all of them when None.
+        """
         key = (site.name, scheme, slices)
-        if key in self._spectra:
-            self._spectra.move_to_end(key)
-            return self._spectra[key]
-        spectrum = compute_spectrum(site, scheme, slices)
+        spectrum = self._spectra.get(key)
+        if spectrum is None or spectrum.basis.shape[2] < (rank or spectrum.values.shape[1]):
+            spectrum = compute_spectrum(site, scheme, slices)
+        self._keep(key, spectrum)
+        return spectrum
+
+    def trim(self, site: Site, configurations: Iterable[Configuration]) -> None:
+        """Forgets the singular vectors of a site that none of these can ask for.
+
+        Low ranks are what a compression is after, so this halves the memory that
+        planning holds. A configuration that is no truncated SVD may ask for any.
+        """
+        needed: dict[_Key, int] = {}
+        for configuration in configurations:
+            settings = configuration.settings
+            if configuration.decomposition != "svd":
+                return
+            key = (site.name, settings["scheme"], settings["slices"])
+            needed[key] = max(needed.get(key, 0), settings["rank"])
+        for key in [key for key in self._spectra if key[0] == site.name]:
+            spectrum = self._spectra[key]
+            leading = spectrum.basis[:, :, : needed.get(key, 0)].copy()
+            self._keep(key, dataclasses.replace(spectrum, basis=leading))
+
+    def release(self) -> None:
+        """Forgets all singular vectors, and keeps the values."""
+        self._spectra.clear()
+        self._bytes = 0
+
+    def _keep(self, key: _Key, spectrum: Spectrum) -> None:
         self._values[key] = spectrum.values
+        old = self._spectra.pop(key, None)
+        self._bytes += spectrum.basis.nbytes - (old.basis.nbytes if old is not None else 0)
         self._spectra[key] = spectrum
-        self._bytes += spectrum.basis.nbytes
         while self._bytes > self._max_bytes:
             _, dropped = self._spectra.popitem(last=False)
             self._bytes -= dropped.basis.nbytes
-        return spectrum

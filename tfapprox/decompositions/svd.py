@@ -93,7 +93,7 @@ class SvdDecomposition:
           UserError: the settings do not fit the site; the message has the accepted range.
         """
         scheme, slices, rank = _checked_settings(site, configuration.settings)
-        left, right = spectra.spectrum(site, scheme, slices).factors(rank)
+        left, right = spectra.spectrum(site, scheme, slices, rank).factors(rank)
         dtype = site.kernel.dtype
         first = fold_right(right, site.kernel_size, scheme).astype(dtype, copy=False)
         second = fold_left(left, site.kernel_size, scheme).astype(dtype, copy=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-_PART_BYTES = 256 << 20
+_PART_BYTES = 32 << 20
 
 
 def write_checkpoint(prefix: Path, tensors: Sequence[tuple[str, Callable[[], np.ndarray]]]) -> None:
