@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
-from tensorflow.core.framework import node_def_pb2
+from tensorflow.core.framework import node_def_pb2, tensor_pb2
 from tensorflow.python.framework import dtypes, tensor_util
 
 from tfapprox.rewriters.provenance_ops import DATA_OPERANDS, EVALUATORS, TRANSPARENT, Unevaluable
@@ -171,7 +171,7 @@ def _attributes(node: node_def_pb2.NodeDef) -> tuple:
     return tuple(pairs)
 
 
-def _decode(proto) -> np.ndarray:
+def _decode(proto: tensor_pb2.TensorProto) -> np.ndarray:
     try:
         return np.asarray(tensor_util.MakeNdarray(proto))
     except (TypeError, ValueError) as error:

@@ -30,7 +30,7 @@ DATA_OPERANDS = {
 _LARGEST_GROWTH = 64
 
 
-class Unevaluable(Exception):
+class Unevaluable(Exception):  # noqa: N818 (an outcome, not a fault)
     """A static value can't be worked out; the message says why, for a verdict."""
 
 
@@ -71,8 +71,10 @@ def _take(array: np.ndarray, axis: int, start: int, size: int) -> np.ndarray:
 
 def _slice(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray:
     array, begins, sizes = arrays
-    ends = [None if n == -1 else b + n for b, n in zip(begins.tolist(), sizes.tolist())]
-    return array[tuple(slice(b, e) for b, e in zip(begins.tolist(), ends))]
+    ends = [
+        None if n == -1 else b + n for b, n in zip(begins.tolist(), sizes.tolist(), strict=True)
+    ]
+    return array[tuple(slice(b, e) for b, e in zip(begins.tolist(), ends, strict=True))]
 
 
 def _strided_slice(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray:
@@ -82,7 +84,7 @@ def _strided_slice(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray
         return bool(attributes.get(name, 0) >> position & 1)
 
     index: list[Any] = []
-    for i, (b, e, s) in enumerate(zip(begin.tolist(), end.tolist(), strides.tolist())):
+    for i, (b, e, s) in enumerate(zip(begin.tolist(), end.tolist(), strides.tolist(), strict=True)):
         if masked("ellipsis_mask", i):
             index.append(Ellipsis)
         elif masked("new_axis_mask", i):

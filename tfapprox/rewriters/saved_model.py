@@ -71,15 +71,9 @@ class SavedModelSource:
         self.provenance = Provenance(self._read_variable)
         self.tracer = self._trace()
         self.live_main = self.main.reachable(fetched_nodes(meta))
-        layouts = SignatureLayouts(meta, self.tracer, self.table, example_shapes)
-        chosen = {signature: signatures[signature]} if signature is not None else {}
-        self.kernels, self._kept = find_kernels(
-            meta,
-            self.tracer,
-            self.table,
-            self.provenance,
-            layouts.lay_out({**chosen, **signatures}),
-        )
+        self._example_shapes = example_shapes
+        self._kept: tuple[KeptOperation, ...] = ()
+        self.kernels = self._find_kernels()
 
     def _read_variable(self, key: str) -> np.ndarray:
         name, _, piece = key.partition("|")
@@ -202,10 +196,10 @@ def open_saved_model(
         return SavedModelSource(files, signatures, signature, example_shapes or {})
     except UserError:
         raise
-    except (KeyError, IndexError, ValueError, TypeError, message.Error) as error:
+    except (LookupError, ValueError, TypeError, AttributeError, message.Error) as error:
         raise UserError(
             f"{files.path / 'saved_model.pb'} is damaged or of an unknown kind "
-            f"({type(error).__name__}: {error}): export the model again"
+            f"({type(error).__name__}: {_one_line(error)}): export the model again"
         ) from error
 
 
@@ -225,7 +219,19 @@ def write_saved_model(
     """
     from tfapprox.rewriters.saved_model_writing import write
 
-    write(source, replacements, Path(directory))
+    try:
+        write(source, replacements, Path(directory))
+    except UserError:
+        raise
+    except (LookupError, ValueError, TypeError, RuntimeError, message.Error) as error:
+        raise UserError(
+            f"{source.files.path} can't be rewritten, its graph is damaged or of a kind that is "
+            f"not understood ({type(error).__name__}: {_one_line(error)})"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _parse_slice(piece: str) -> tuple[slice, ...]:

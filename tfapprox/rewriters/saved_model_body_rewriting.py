@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
@@ -68,7 +68,7 @@ class BodyRewriter:
         self._aliases: dict[str, str] = {}
         self._idle: list[str] = []
         self._factors: dict[int, Factor] = {}
-        self._returned = dict(self._body.returns)
+        self._returned: dict[str, str] = dict(self._body.returns)
 
     def nodes(self) -> list[node_def_pb2.NodeDef]:
         """Returns the new nodes; what the rewrite made superfluous is left out."""
@@ -230,7 +230,9 @@ class BodyRewriter:
         self._renumber(node, set(lost), added if loop else ())
         self._replaced[name] = node
 
-    def _rewire(self, node, offset: int, dropped: Iterable[int], added: Sequence[int]) -> None:
+    def _rewire(
+        self, node: node_def_pb2.NodeDef, offset: int, dropped: Iterable[int], added: Sequence[int]
+    ) -> None:
         gone = {offset + i for i in dropped}
         data = [x for x in node.input if not x.startswith("^")]
         control = [x for x in node.input if x.startswith("^")]
@@ -246,7 +248,7 @@ class BodyRewriter:
         for name in ("_read_only_resource_inputs", "_all_non_dynamic_inputs"):
             node.attr.pop(name, None)
 
-    def _renumber(self, node, lost: set[int], added: Sequence[int]) -> None:
+    def _renumber(self, node: node_def_pb2.NodeDef, lost: set[int], added: Sequence[int]) -> None:
         """Moves the outputs of a call to their new places; a loop's types are done already."""
         types = node.attr["T" if node.op in LOOPS else "Tout"].list
         before = len(types.type)
@@ -289,7 +291,7 @@ class BodyRewriter:
         factor = self._owner.factors[index]
         return tf.resource.as_datatype_enum if factor.variable is not None else factor.dtype
 
-    def _argument_shape(self, index: int):
+    def _argument_shape(self, index: int) -> Any:
         factor = self._owner.factors[index]
         return tf.TensorShape([] if factor.variable is not None else factor.value.shape).as_proto()
 
@@ -320,7 +322,9 @@ class BodyRewriter:
             del made.attr["_input_shapes"].list.shape[:]
             made.attr["_input_shapes"].list.shape.extend(wanted)
 
-    def _write_returns(self, made, dropped: set[int], returns_added: bool) -> None:
+    def _write_returns(
+        self, made: function_pb2.FunctionDef, dropped: set[int], returns_added: bool
+    ) -> None:
         for output, reference in self._returned.items():
             made.ret[output] = self._aliases.get(reference, reference)
         old = self._body.proto.signature.output_arg

@@ -1,15 +1,15 @@
 """Rewrites the collections in which TensorFlow 1 lists variables, loops and branches."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import message
+from google.protobuf import message  # type: ignore[import-untyped]
 from tensorflow.core.framework import node_def_pb2, variable_pb2
 from tensorflow.core.protobuf import control_flow_pb2, meta_graph_pb2
 
-VariableDef = variable_pb2.VariableDef
+VariableDef: TypeAlias = variable_pb2.VariableDef
 _CONTEXTS = {
     "while_context": control_flow_pb2.WhileContextDef,
     "cond_context": control_flow_pb2.CondContextDef,

@@ -4,6 +4,8 @@ Functions that no signature runs, such as the regularisation losses that Keras s
 with a model, may read a kernel as a whole. They get the product of the factors.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -27,7 +29,7 @@ def layout_in(kernel: np.ndarray, variable: np.ndarray) -> str:
     return "flipped" if kernel.swapaxes(2, 3).flags.c_contiguous else ""
 
 
-def is_composable(kernel: np.ndarray, read) -> bool:
+def is_composable(kernel: np.ndarray, read: Callable[[], np.ndarray]) -> bool:
     """Says whether the variable can be had back from its kernel.
 
     Args:
@@ -120,6 +122,6 @@ def _take(emitter: Emitter, reference: str, order: np.ndarray, dtype: tf.DType) 
     return emitter.add("GatherV2", (reference, indices, axis), "reorder", batch_dims=0, **kinds)
 
 
-def _reshape(emitter: Emitter, reference: str, shape, dtype: tf.DType) -> str:
+def _reshape(emitter: Emitter, reference: str, shape: Sequence[int], dtype: tf.DType) -> str:
     target = emitter.constant(np.array(shape, np.int32), "shape")
     return emitter.add("Reshape", (reference, target), "reshape", T=dtype, Tshape=tf.int32)

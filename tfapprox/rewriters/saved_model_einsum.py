@@ -6,7 +6,7 @@ import string
 import numpy as np
 
 
-class NotAProduct(Exception):
+class NotAProduct(Exception):  # noqa: N818 (an outcome, not a fault)
     """The equation is no plain matrix product; the message says why."""
 
 

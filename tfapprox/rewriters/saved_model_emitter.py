@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +10,7 @@ from tensorflow.core.framework import attr_value_pb2, node_def_pb2
 
 from tfapprox.rewriters.saved_model_body import Body, attribute
 
-Attribute = bool | int | bytes | Sequence[int] | tf.DType | np.ndarray
+Attribute: TypeAlias = bool | int | bytes | Sequence[int] | tf.DType | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

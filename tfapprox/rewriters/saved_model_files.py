@@ -4,10 +4,11 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import message, text_format
+from google.protobuf import message, text_format  # type: ignore[import-untyped]
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
@@ -135,7 +136,7 @@ def _find_meta_graph(
     )
 
 
-def _open_checkpoint(prefix: Path):
+def _open_checkpoint(prefix: Path) -> Any:
     if not prefix.parent.is_dir():
         return None
     index = prefix.with_name("variables.index")

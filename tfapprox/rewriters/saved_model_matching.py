@@ -7,7 +7,7 @@ refused with a reason in words for the user.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from tensorflow.core.framework import node_def_pb2
@@ -21,6 +21,7 @@ from tfapprox.rewriters.saved_model_body import attribute
 from tfapprox.rewriters.saved_model_einsum import EinsumProduct, NotAProduct
 from tfapprox.rewriters.saved_model_shapes import Occurrence, Shape
 
+Node: TypeAlias = node_def_pb2.NodeDef
 Form = Literal["matmul", "batch_matmul", "einsum", "conv2d"]
 
 FORMS: dict[str, Form] = {
@@ -53,7 +54,7 @@ KEPT = {
 LINEAR = frozenset((*FORMS, *KEPT))
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 (an outcome, not a fault)
     """A linear operation that is no site; the message is the reason."""
 
 
@@ -117,7 +118,7 @@ def match(
     return Match(form, kind, operand, source, kernel)
 
 
-def _matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
+def _matmul(node: Node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
     kernel = source.value()
     if kernel.ndim != 2:
         raise Refused("its kernel has no two axes")
@@ -127,7 +128,7 @@ def _matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndar
     return "dense", matrix[None, None]
 
 
-def _batch_matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
+def _batch_matmul(node: Node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
     kernel = source.value()
     if node.op == "BatchMatMulV3":
         types = {attribute(node, name).type for name in ("Ta", "Tb", "Tout")}
@@ -141,7 +142,7 @@ def _batch_matmul(node, operand: int, source: Static, _: Shape) -> tuple[Kind, n
     return "dense", matrix[None, None]
 
 
-def _einsum(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
+def _einsum(node: Node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndarray]:
     if attribute(node, "N").i != 2:
         raise Refused(f"einsum of {attribute(node, 'N').i} operands")
     try:
@@ -154,7 +155,7 @@ def _einsum(node, operand: int, source: Static, _: Shape) -> tuple[Kind, np.ndar
     return "einsum", product.matrix(kernel)[None, None]
 
 
-def _conv2d(node, operand: int, source: Static, x_shape: Shape) -> tuple[Kind, np.ndarray]:
+def _conv2d(node: Node, operand: int, source: Static, x_shape: Shape) -> tuple[Kind, np.ndarray]:
     if operand != 1:
         raise Refused("convolution of a constant with an activation as kernel")
     kernel = source.value()

@@ -6,12 +6,12 @@ to factors is spliced: where an object had it as an attribute `kernel`, it has
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tensorflow.core.protobuf import saved_object_graph_pb2, trackable_object_graph_pb2
 
-SavedGraph = saved_object_graph_pb2.SavedObjectGraph
-StoredGraph = trackable_object_graph_pb2.TrackableObjectGraph
+SavedGraph: TypeAlias = saved_object_graph_pb2.SavedObjectGraph
+StoredGraph: TypeAlias = trackable_object_graph_pb2.TrackableObjectGraph
 _SEQUENCES = ("trackable_list_wrapper", "trackable_tuple_wrapper")
 
 

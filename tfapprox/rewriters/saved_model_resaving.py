@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2, types_pb2
@@ -260,7 +261,7 @@ def _key(tensor: str, piece: str) -> str:
     return f"{tensor}|{piece}" if piece else tensor
 
 
-def _keep(values, kept: Sequence[int]) -> None:
+def _keep(values: Any, kept: Sequence[int]) -> None:
     wanted = [values[i] for i in kept]
     del values[:]
     values.extend(wanted)

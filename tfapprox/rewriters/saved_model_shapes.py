@@ -8,6 +8,7 @@ placeholder of the shape that the SavedModel records for it.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
@@ -15,9 +16,10 @@ from tensorflow.python.framework import op_def_registry, smart_cond
 
 from tfapprox.rewriters.provenance import Handle
 from tfapprox.rewriters.saved_model_body import Body, attribute, producer_of
-from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Instance
+from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Call, Instance
 
 Shape = tuple[int | None, ...] | None
+Tensors = list[tf.Tensor | None]
 _LARGEST_CONSTANT = 1024
 _MOST_OPERATIONS = 300_000
 
@@ -66,10 +68,10 @@ class ShapeInference:
     def _walk(
         self,
         instance: Instance,
-        arguments: list[tf.Tensor | None],
+        arguments: Tensors,
         needed: set[str],
         inputs: Mapping[str, Shape],
-    ) -> list[tf.Tensor | None]:
+    ) -> Tensors:
         body = instance.body
         tensors: dict[str, tf.Tensor | None] = dict(zip(body.arguments, arguments, strict=True))
         for name in body.order:
@@ -91,10 +93,12 @@ class ShapeInference:
                 self._record(instance, node, operands, outputs)
         return [tensors.get(reference) for reference in body.returns.values()]
 
-    def _enter(self, callee: Instance, arguments: list[tf.Tensor | None]):
+    def _enter(self, callee: Instance, arguments: Tensors) -> Tensors:
         return self._walk(callee, arguments, callee.body.executed, {})
 
-    def _record(self, instance, node, operands, outputs) -> None:
+    def _record(
+        self, instance: Instance, node: node_def_pb2.NodeDef, operands: Tensors, outputs: Tensors
+    ) -> None:
         repeats = 1
         for length in self._loops:
             repeats *= length or 1
@@ -109,7 +113,9 @@ class ShapeInference:
             )
         )
 
-    def _operation(self, instance: Instance, node, operands) -> list[tf.Tensor | None]:
+    def _operation(
+        self, instance: Instance, node: node_def_pb2.NodeDef, operands: Tensors
+    ) -> Tensors:
         self._made += 1
         if self._made > _MOST_OPERATIONS:
             return []
@@ -135,7 +141,7 @@ class ShapeInference:
         except (ValueError, TypeError, KeyError, RuntimeError, tf.errors.OpError):
             return _recorded_outputs(node)
 
-    def _call(self, instance: Instance, node, operands) -> list[tf.Tensor | None]:
+    def _call(self, instance: Instance, node: node_def_pb2.NodeDef, operands: Tensors) -> Tensors:
         call = instance.calls[node.name]
         if node.op in LOOPS:
             return self._loop(call, operands)
@@ -145,7 +151,7 @@ class ShapeInference:
             return results[0]
         return [_merged(list(outputs)) for outputs in zip(*results, strict=True)]
 
-    def _loop(self, call, operands) -> list[tf.Tensor | None]:
+    def _loop(self, call: Call, operands: Tensors) -> Tensors:
         arguments = [
             operand if i in call.invariants else _fresh(operand)
             for i, operand in enumerate(operands)
@@ -185,7 +191,7 @@ def _all_references(body: Body, node: node_def_pb2.NodeDef, outputs: list) -> li
     return references[: len(outputs)]
 
 
-def _argument_count(argument, node) -> int:
+def _argument_count(argument: Any, node: node_def_pb2.NodeDef) -> int:
     if argument.number_attr:
         return attribute(node, argument.number_attr).i
     if argument.type_list_attr:
@@ -193,7 +199,7 @@ def _argument_count(argument, node) -> int:
     return 1
 
 
-def _recorded_outputs(node: node_def_pb2.NodeDef) -> list[tf.Tensor | None]:
+def _recorded_outputs(node: node_def_pb2.NodeDef) -> Tensors:
     """Returns placeholders of the shapes that the node records, None where it has no dtype."""
     definition = op_def_registry.get(node.op)
     recorded = attribute(node, "_output_shapes").list.shape if "_output_shapes" in node.attr else []
@@ -217,7 +223,7 @@ def _placeholder(dtype: int, shape: Shape) -> tf.Tensor | None:
         return None
 
 
-def _proto_shape(shape) -> Shape:
+def _proto_shape(shape: Any) -> Shape:
     if shape.unknown_rank:
         return None
     return tuple(None if d.size < 0 else d.size for d in shape.dim)
@@ -236,19 +242,19 @@ def _fresh(tensor: tf.Tensor | None) -> tf.Tensor | None:
     return tf.compat.v1.placeholder(tensor.dtype, tensor.shape)
 
 
-def _merged(tensors: list[tf.Tensor | None]) -> tf.Tensor | None:
+def _merged(tensors: Tensors) -> tf.Tensor | None:
     first, *others = tensors
-    if first is None or any(other is None for other in others):
+    if first is None or len(known := [x for x in others if x is not None]) < len(others):
         return first
     if first.dtype in (tf.variant, tf.resource):
-        return others[-1] if others else first
+        return known[-1] if known else first
     shape = first.shape
-    for other in others:
+    for other in known:
         shape = shape.most_specific_compatible_shape(other.shape)
     return tf.compat.v1.placeholder(first.dtype, shape)
 
 
-def _known_length(operands: list[tf.Tensor | None]) -> int | None:
+def _known_length(operands: Tensors) -> int | None:
     limit = operands[1] if len(operands) > 1 else None
     if limit is None or not limit.dtype.is_integer or limit.shape.rank != 0:
         return None

@@ -115,7 +115,9 @@ class SiteFinder:
         key = same_kernel_key(found.kernel)
         if key in self._by_key:
             return self._by_key[key], False
-        return self._by_key[_flipped_key(found)], True
+        flipped = _flipped_key(found)
+        assert flipped is not None
+        return self._by_key[flipped], True
 
     def _add_use(self, instance: Instance, name: str, found: Match) -> None:
         key, other = same_kernel_key(found.kernel), _flipped_key(found)

@@ -146,7 +146,9 @@ class Specialiser:
             count += 1
         return f"{name}_version_{count}"
 
-    def _shared(self, instance: Instance, proto, added: tuple[int, ...]) -> Version:
+    def _shared(
+        self, instance: Instance, proto: function_pb2.FunctionDef, added: tuple[int, ...]
+    ) -> Version:
         """Stores a function, or finds the equal one that another instance led to."""
         content = function_pb2.FunctionDef()
         content.CopyFrom(proto)

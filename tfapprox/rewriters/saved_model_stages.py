@@ -6,6 +6,7 @@ are split, multiplied and joined: TensorFlow's grouped Conv2D has no gradient on
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -271,17 +272,17 @@ class _ConvChain(_Chain):
     def _attributes(self, stage: Stage) -> dict:
         channels_first = attribute(self._node, "data_format").s == b"NCHW"
         placed = conv_geometry(self._node, (1, 1)).restrict(stage.axes, (1, 1))
-        explicit = not isinstance(placed.padding, str)
+        padding = placed.padding
 
-        def spread(pair, outer) -> list:
+        def spread(pair: tuple, outer: Any) -> list:
             return [outer, outer, *pair] if channels_first else [outer, *pair, outer]
 
-        pads = spread(placed.padding, (0, 0)) if explicit else []
+        pads = [] if isinstance(padding, str) else spread(padding, (0, 0))
         return {
             "T": tf.as_dtype(self.dtype),
             "strides": spread(placed.strides, 1),
             "dilations": spread(placed.dilations, 1),
-            "padding": b"EXPLICIT" if explicit else placed.padding.encode(),
+            "padding": padding.encode() if isinstance(padding, str) else b"EXPLICIT",
             "explicit_paddings": [n for pair in pads for n in pair],
             "data_format": b"NCHW" if channels_first else b"NHWC",
         }

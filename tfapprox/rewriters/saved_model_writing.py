@@ -1,18 +1,20 @@
 """Writes a SavedModel anew around its replaced kernels, file by file."""
 
+import functools
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model import SavedModelSource
-from tfapprox.rewriters.saved_model_body import producer_of
+from tfapprox.rewriters.saved_model_body import Body, producer_of
 from tfapprox.rewriters.saved_model_body_rewriting import BodyRewriter
 from tfapprox.rewriters.saved_model_checkpoint import write_checkpoint
 from tfapprox.rewriters.saved_model_cleaning import drop_dead, needed_functions, unify_handles
@@ -23,6 +25,8 @@ from tfapprox.rewriters.saved_model_collections import (
 )
 from tfapprox.rewriters.saved_model_files import OBJECT_GRAPH_KEY
 from tfapprox.rewriters.saved_model_objects import (
+    SavedGraph,
+    StoredGraph,
     remove_nodes,
     rename_functions,
     sequence_nodes,
@@ -31,10 +35,16 @@ from tfapprox.rewriters.saved_model_objects import (
 )
 from tfapprox.rewriters.saved_model_replacements import FactorTensor, Replacement
 from tfapprox.rewriters.saved_model_resaving import NewTensor, SaverRewriter
-from tfapprox.rewriters.saved_model_saver import SaverSide, tensor_lists
+from tfapprox.rewriters.saved_model_saver import (
+    SaverSide,
+    find_side,
+    restored_tensors,
+    tensor_lists,
+)
 from tfapprox.rewriters.saved_model_sites import KernelUses
 from tfapprox.rewriters.saved_model_specialising import Specialiser
 
+MetaGraph: TypeAlias = meta_graph_pb2.MetaGraphDef
 _CHECKPOINT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -83,18 +93,31 @@ class Writer:
         self,
     ) -> tuple[saved_model_pb2.SavedModel, list[tuple[str, Callable[[], np.ndarray]]]]:
         """Returns the new SavedModel message and the tensors of its checkpoint."""
-        if len(self._files.proto.meta_graphs) > 1:
-            raise UserError(
-                f"{self._files.path} holds {len(self._files.proto.meta_graphs)} graphs that may "
-                "share variables, which is not supported: export the one to serve by itself"
-            )
+        self._check_other_graphs()
         stored = self._rewrite_objects()
         self._rewrite_graph(stored)
         proto = saved_model_pb2.SavedModel(
             saved_model_schema_version=self._files.proto.saved_model_schema_version
         )
-        proto.meta_graphs.append(self._meta)
+        for meta in self._files.proto.meta_graphs:
+            proto.meta_graphs.append(self._meta if meta is self._files.meta else meta)
         return proto, self._tensors(stored)
+
+    def _check_other_graphs(self) -> None:
+        """Other MetaGraphs of the SavedModel stay as they are, if they can."""
+        for meta in self._files.proto.meta_graphs:
+            if meta is self._files.meta:
+                continue
+            functions = {f.signature.name: Body(f) for f in meta.graph_def.library.function}
+            name = meta.saver_def.restore_op_name
+            side = find_side(meta, Body(meta.graph_def), functions, name)
+            shared = [t.key for t in restored_tensors(side) if t.key in self._forgotten]
+            if shared:
+                tags = ",".join(meta.meta_info_def.tags)
+                raise UserError(
+                    f"variable {shared[0]!r} is shared with the graph tagged {tags!r} of the same "
+                    "SavedModel: export the graph to serve by itself, or --exclude that variable"
+                )
 
     def _plan(self, replacements: Mapping[str, Factorization]) -> list[Replacement]:
         sites = {k.name: k for k in self._source.kernels if not k.reason}
@@ -145,7 +168,7 @@ class Writer:
 
     # The main graph and the function library.
 
-    def _rewrite_graph(self, stored) -> None:
+    def _rewrite_graph(self, stored: StoredGraph | None) -> None:
         graph = self._source.files.meta.graph_def
         self._nodes = dict(self._source.main.nodes)
         self._make_references()
@@ -241,7 +264,7 @@ class Writer:
         for name, collection in self._meta.collection_def.items():
             rewrite_contexts(name, collection, self._nodes, inserted)
 
-    def _rewrite_saver(self, stored) -> None:
+    def _rewrite_saver(self, stored: StoredGraph | None) -> None:
         added = [
             NewTensor(self._key(i), name, self._factors[i].dtype, self._factors[i].value.shape)
             for i, name in self._references.items()
@@ -283,7 +306,7 @@ class Writer:
         call.attr["Tin"].list.type.extend(a.type for a in function.signature.input_arg)
         self._nodes[call.name] = call
 
-    def _update_object_graph_constant(self, side: SaverSide, stored) -> None:
+    def _update_object_graph_constant(self, side: SaverSide, stored: StoredGraph) -> None:
         """Stores the checkpoint's object graph where the saving side takes it from."""
         for node in (n for n in side.body.nodes.values() if n.op == "SaveV2"):
             names, _ = tensor_lists(side.body, node)
@@ -300,7 +323,7 @@ class Writer:
 
     # The object graphs.
 
-    def _rewrite_objects(self):
+    def _rewrite_objects(self) -> StoredGraph | None:
         """Rewrites both object graphs; returns the checkpoint's, None if there is none."""
         saved = self._meta.object_graph_def
         if not saved.nodes:
@@ -339,7 +362,7 @@ class Writer:
                 found[factor.variable].append(index)
         return found
 
-    def _add_factor_objects(self, saved) -> dict[int, int]:
+    def _add_factor_objects(self, saved: SavedGraph) -> dict[int, int]:
         """Adds a node for every factor that is no constant inside a function."""
         made = {}
         captured = {
@@ -386,7 +409,7 @@ class Writer:
                 stand_ins[node] = [new_nodes[i] for i in indices]
         return stand_ins, stored
 
-    def _add_stored(self, stored, index: int) -> int:
+    def _add_stored(self, stored: StoredGraph, index: int) -> int:
         node = stored.nodes.add()
         node.attributes.add(
             name="VARIABLE_VALUE",
@@ -396,7 +419,9 @@ class Writer:
         node.has_checkpoint_values.value = True
         return len(stored.nodes) - 1
 
-    def _rewrite_captures(self, saved, new_nodes: Mapping[int, int], stand_ins: dict) -> None:
+    def _rewrite_captures(
+        self, saved: SavedGraph, new_nodes: Mapping[int, int], stand_ins: dict
+    ) -> None:
         """Gives every public function its version, and its captures to match."""
         names = {}
         for name, instance in self._source.tracer.entries.items():
@@ -414,7 +439,9 @@ class Writer:
         rename_functions(saved, names)
         self._drop_unused_constants(saved, new_nodes, stand_ins)
 
-    def _drop_unused_constants(self, saved, new_nodes, stand_ins: dict) -> None:
+    def _drop_unused_constants(
+        self, saved: SavedGraph, new_nodes: Mapping[int, int], stand_ins: dict
+    ) -> None:
         bound = {n for f in saved.concrete_functions.values() for n in f.bound_inputs}
         main = self._source.tracer.main.values
         for index, node in enumerate(saved.nodes):
@@ -427,24 +454,24 @@ class Writer:
 
     # The checkpoint.
 
-    def _tensors(self, stored) -> list[tuple[str, Callable[[], np.ndarray]]]:
+    def _tensors(self, stored: StoredGraph | None) -> list[tuple[str, Callable[[], np.ndarray]]]:
         kept = {k.partition("|")[0] for k in self._table.variables if k not in self._forgotten}
         forgotten = {key.partition("|")[0] for key in self._forgotten} - kept
         tensors: list[tuple[str, Callable[[], np.ndarray]]] = [
-            (name, lambda name=name: self._files.tensor(name))
+            (name, functools.partial(self._files.tensor, name))
             for name in sorted(self._files.tensor_shapes)
             if name not in forgotten and name != OBJECT_GRAPH_KEY
         ]
         for index, factor in enumerate(self._factors):
             if factor.variable is not None:
-                tensors.append((self._key(index), lambda value=factor.value: value))
+                tensors.append((self._key(index), functools.partial(np.asarray, factor.value)))
         if stored is not None and OBJECT_GRAPH_KEY in self._files.tensor_shapes:
             content = np.array(stored.SerializeToString(), object)
             tensors.append((OBJECT_GRAPH_KEY, lambda: content))
         return tensors
 
 
-def _copy_but_graph(old, new) -> None:
+def _copy_but_graph(old: MetaGraph, new: MetaGraph) -> None:
     """Copies a MetaGraphDef without its graph, which is most of it."""
     for field, value in old.ListFields():
         if field.name == "graph_def":
