@@ -6,6 +6,7 @@ from tfapprox.decompositions.base import Decomposition
 from tfapprox.decompositions.biclustering import BiclusterCp, BiclusterSvd
 from tfapprox.decompositions.cp import CpDecomposition
 from tfapprox.decompositions.depthwise import DepthwiseDecomposition
+from tfapprox.decompositions.messi import MessiDecomposition
 from tfapprox.decompositions.monochromatic import MonochromaticDecomposition
 from tfapprox.decompositions.svd import SvdDecomposition
 from tfapprox.decompositions.tucker import TuckerDecomposition
@@ -26,6 +27,7 @@ DECOMPOSITIONS: dict[str, Decomposition] = {
     "bicluster_svd": BiclusterSvd(),
     "cp": CpDecomposition(),
     "depthwise": DepthwiseDecomposition(),
+    "messi": MessiDecomposition(),
     "monochromatic": MonochromaticDecomposition(),
     "svd": SvdDecomposition(),
     "tucker2": TuckerDecomposition(),
