@@ -7,7 +7,7 @@ are "^node". `Body` hides the difference.
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from tensorflow.core.framework import attr_value_pb2, function_pb2, graph_pb2, node_def_pb2
 from tensorflow.python.framework import op_def_registry
@@ -127,6 +127,25 @@ class Body:
             producers = map(producer_of, self.nodes[name].input)
             stack.extend(p for p in producers if p in self.nodes and p not in seen)
         return seen
+
+
+class FreshNames:
+    """Gives names that are not taken yet, in constant time each."""
+
+    def __init__(self, taken: Container[str], separator: str = "_"):
+        """Args: taken: names in use; looked at anew each time, so it may grow."""
+        self._taken, self._separator = taken, separator
+        self._given: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def get(self, wanted: str) -> str:
+        """Returns `wanted`, or that with the first free number after it."""
+        candidate = wanted
+        while candidate in self._taken or candidate in self._given:
+            self._counts[wanted] = self._counts.get(wanted, 0) + 1
+            candidate = f"{wanted}{self._separator}{self._counts[wanted]}"
+        self._given.add(candidate)
+        return candidate
 
 
 def attribute(node: node_def_pb2.NodeDef, name: str) -> attr_value_pb2.AttrValue:

@@ -36,6 +36,7 @@ def splice(nodes: Sequence[Any], stand_ins: Mapping[int, list[int]], sequences: 
         if not any(child.node_id in stand_ins for child in node.children):
             continue
         edges: list[tuple[str, int]] = []
+        taken = {child.local_name for child in node.children}
         for child in node.children:
             targets = stand_ins.get(child.node_id, [child.node_id])
             numbered = index in sequences and child.local_name.isdigit()
@@ -43,6 +44,9 @@ def splice(nodes: Sequence[Any], stand_ins: Mapping[int, list[int]], sequences: 
                 name = child.local_name
                 if len(targets) > 1 and not numbered:
                     name = f"{name}_factor_{position}"
+                    while name in taken:
+                        name += "_"
+                    taken.add(name)
                 edges.append((name, target))
         if index in sequences:
             edges = _renumbered(edges)

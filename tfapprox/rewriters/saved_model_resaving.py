@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2, types_pb2
 
-from tfapprox.rewriters.saved_model_body import Body, producer_of
+from tfapprox.rewriters.saved_model_body import Body, FreshNames, producer_of
 from tfapprox.rewriters.saved_model_saver import PASSING, SaverSide, tensor_lists
 
 
@@ -39,6 +39,7 @@ class SaverRewriter:
         self._body = side.body
         self.nodes = {name: side.body.nodes[name] for name in side.body.order if name in side.nodes}
         self.gone: set[str] = set()
+        self._names = FreshNames(side.body.nodes)
         self._handles = {tensor.name: self._handle(i) for i, tensor in enumerate(added)}
         self._assignments: list[str] = []
 
@@ -139,8 +140,12 @@ class SaverRewriter:
     ) -> node_def_pb2.NodeDef:
         changed = self._copy(node.name)
         changed.attr.pop("_output_shapes", None)
-        for position, strings in ((1, names), (2, slices)):
-            name = self._fresh(f"{node.name}/list_{position}")
+        # As TensorFlow names them: OpenVINO finds a RestoreV2's inputs by these names.
+        for position, label, strings in (
+            (1, "tensor_names", names),
+            (2, "shape_and_slices", slices),
+        ):
+            name = self._fresh(f"{node.name}/{label}")
             self.nodes[name] = _string_constant(name, strings)
             changed.input[position] = self._body.reference(name, "Const")
         return changed
@@ -149,10 +154,10 @@ class SaverRewriter:
         name = self._fresh("tfapprox_restore")
         lists = []
         for label, strings in (
-            ("names", [t.name for t in self._added]),
-            ("slices", [""] * len(self._added)),
+            ("tensor_names", [t.name for t in self._added]),
+            ("shape_and_slices", [""] * len(self._added)),
         ):
-            constant = self._fresh(f"{name}_{label}")
+            constant = self._fresh(f"{name}/{label}")
             self.nodes[constant] = _string_constant(constant, strings)
             lists.append(self._body.reference(constant, "Const"))
         node = node_def_pb2.NodeDef(name=name, op="RestoreV2", input=[prefix, *lists])
@@ -250,11 +255,7 @@ class SaverRewriter:
         return self.nodes[name]
 
     def _fresh(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self.nodes or candidate in self._body.nodes:
-            count += 1
-            candidate = f"{name}_{count}"
-        return candidate
+        return self._names.get(name)
 
 
 def _key(tensor: str, piece: str) -> str:

@@ -12,7 +12,7 @@ from tfapprox.accounting.site import Site
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import KeptOperation
 from tfapprox.rewriters.provenance import Handle, Provenance, Static, same_kernel_key
-from tfapprox.rewriters.saved_model_body import CALLS, producer_of
+from tfapprox.rewriters.saved_model_body import CALLS, FreshNames, producer_of
 from tfapprox.rewriters.saved_model_composing import is_composable
 from tfapprox.rewriters.saved_model_costs import kept_macs
 from tfapprox.rewriters.saved_model_matching import (
@@ -83,7 +83,7 @@ class SiteFinder:
     def __init__(self, provenance: Provenance, table: VariableTable):
         self._provenance, self._table = provenance, table
         self._by_key: dict[tuple, KernelUses] = {}
-        self._names: set[str] = set()
+        self._names = FreshNames(())
         self._matched: dict[tuple[int, str], Match] = {}
         self.kernels: list[KernelUses] = []
         self.refused: dict[tuple[int, str], tuple[Instance, str, str]] = {}
@@ -132,7 +132,7 @@ class SiteFinder:
 
     def _new_kernel(self, instance: Instance, node: str, found: Match) -> KernelUses:
         roots = self.significant_roots(found.source, found.kernel.size)
-        name = self._unique(self._name(roots, node))
+        name = self._names.get(self._name(roots, node))
         with np.errstate(all="ignore"):
             finite = bool(np.isfinite(found.kernel).all())
         if not finite:
@@ -176,14 +176,6 @@ class SiteFinder:
             return readable_name(self._table.variables[largest].name, largest)
         scope, _, last = node.rpartition("/")
         return scope if scope and last.rstrip("_0123456789") in (*LINEAR, "convolution") else node
-
-    def _unique(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self._names.add(candidate)
-        return candidate
 
 
 def readable_name(variable: str, key: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from tensorflow.core.framework import function_pb2
 
-from tfapprox.rewriters.saved_model_body import producer_of
+from tfapprox.rewriters.saved_model_body import FreshNames, producer_of
 from tfapprox.rewriters.saved_model_body_rewriting import BodyRewriter
 from tfapprox.rewriters.saved_model_pruning import CHAIN_OPS
 from tfapprox.rewriters.saved_model_replacements import FactorTensor, Replacement, Version
@@ -55,6 +55,7 @@ class Specialiser:
         self._versions: dict[tuple, Version] = {}
         self._contents: dict[bytes, str] = {}
         self._named: set[str] = set()
+        self._names = FreshNames(self.functions)
         self._owners = self._choose_owners()
 
     def _survey(self, instance: Instance) -> None:
@@ -141,10 +142,7 @@ class Specialiser:
         if self._owners.get(name) == id(instance) and name not in self._named:
             self._named.add(name)
             return name
-        count = 1
-        while f"{name}_version_{count}" in self.functions:
-            count += 1
-        return f"{name}_version_{count}"
+        return self._names.get(f"{name}_version")
 
     def _shared(
         self, instance: Instance, proto: function_pb2.FunctionDef, added: tuple[int, ...]

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model import SavedModelSource
-from tfapprox.rewriters.saved_model_body import Body, producer_of
+from tfapprox.rewriters.saved_model_body import Body, FreshNames, producer_of
 from tfapprox.rewriters.saved_model_body_rewriting import BodyRewriter
 from tfapprox.rewriters.saved_model_checkpoint import write_checkpoint
 from tfapprox.rewriters.saved_model_cleaning import drop_dead, needed_functions, unify_handles
@@ -88,6 +89,8 @@ class Writer:
         self._forgotten = frozenset((*self._removed, *source.duplicates, *self._slot_keys()))
         self._nodes: dict[str, node_def_pb2.NodeDef] = {}
         self._references: dict[int, str] = {}
+        self._keys: list[str] = []
+        self._ordinals: Counter[str] = Counter()
 
     def result(
         self,
@@ -160,11 +163,15 @@ class Writer:
 
     def _key(self, index: int) -> str:
         """Returns the checkpoint's name for a factor."""
-        factor = self._factors[index]
-        assert factor.variable is not None
-        path, suffix, _ = factor.variable.partition("|")[0].partition(_CHECKPOINT_SUFFIX)
-        same = [i for i, f in enumerate(self._factors[:index]) if f.variable == factor.variable]
-        return f"{path}_factor_{len(same)}{suffix}"
+        for factor in self._factors[len(self._keys) : index + 1]:
+            variable = factor.variable or factor.site
+            path, suffix, _ = variable.partition("|")[0].partition(_CHECKPOINT_SUFFIX)
+            key = ""
+            while not key or key in self._files.tensor_shapes:
+                key = f"{path}_factor_{self._ordinals[variable]}{suffix}"
+                self._ordinals[variable] += 1
+            self._keys.append(key)
+        return self._keys[index]
 
     # The main graph and the function library.
 
@@ -207,9 +214,10 @@ class Writer:
             for instance in self._source.tracer.instances
             for i in self._specialiser.needs(instance)
         }
+        names = FreshNames(self._nodes)
         for index in sorted(wanted):
             factor = self._factors[index]
-            name = self._fresh(factor.name)
+            name = names.get(factor.name)
             node = node_def_pb2.NodeDef(name=name)
             if factor.variable is not None:
                 node.op = "VarHandleOp"
@@ -229,13 +237,6 @@ class Writer:
     def _device(self, key: str) -> str:
         handles = self._table.variables[key].handles
         return self._source.main.nodes[handles[0]].device if handles else ""
-
-    def _fresh(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self._nodes:
-            count += 1
-            candidate = f"{name}_{count}"
-        return candidate
 
     def _rewrite_collections(self) -> None:
         """Lists the factors where TF1's collections listed the variables they replace."""
