@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tfapprox import registry
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
@@ -30,6 +32,8 @@ from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import EXTRA, Plan
 from tfapprox.rewriters.publish import check_target, staged
+from tfapprox.selection.greedy import Score, ScoreCache
+from tfapprox.selection.problem import Configuration
 from tfapprox.serving.benchmark import LatencyRequest, measure_saved_models
 from tfapprox.serving.inputs import Inputs, generate_inputs
 from tfapprox.serving.latency import Latency
@@ -48,6 +52,8 @@ def plan_saved_model(
     signature: str | None = None,
     inputs: Inputs | None = None,
     threads: int | None = None,
+    evaluate: Callable[[str], float] | None = None,
+    scores: ModelPath | None = None,
     progress: Progress = no_progress,
 ) -> Plan:
     """Returns the plan that `compress_saved_model` would follow, and writes nothing.
@@ -67,7 +73,8 @@ def plan_saved_model(
             Path(source), inputs, tags, signature, config, threads, opened.inspection.sites,
             progress,
         )  # fmt: skip
-    return make_plan(opened.inspection, config, SpectrumCache(), progress, timed)
+    score = _score_saved_models(Path(source), opened, evaluate, scores)
+    return make_plan(opened.inspection, config, SpectrumCache(), progress, timed, score)
 
 
 def compress_saved_model(
@@ -83,6 +90,8 @@ def compress_saved_model(
     overwrite: bool = False,
     batch_sizes: Sequence[int] = (1, 8),
     threads: int | None = None,
+    evaluate: Callable[[str], float] | None = None,
+    scores: ModelPath | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Writes a cheaper SavedModel to `destination` and returns what became of it.
@@ -105,6 +114,9 @@ def compress_saved_model(
       overwrite: replace a SavedModel that is at `destination`.
       batch_sizes: to measure latency at; none skips the measurement.
       threads: for TensorFlow's pools while measuring; its own choice when None.
+      evaluate: returns the score, higher is better, of a SavedModel at a path: for the
+        selector greedy, which calls it for many models with one site replaced.
+      scores: JSON file that remembers what `evaluate` returned.
       progress: told of every step.
 
     Raises:
@@ -114,7 +126,7 @@ def compress_saved_model(
     """
     job = _Job(
         Path(source), Path(destination), config, tuple(tags), signature, inputs, warmup,
-        overwrite, tuple(batch_sizes), threads,
+        overwrite, tuple(batch_sizes), threads, evaluate, scores,
     )  # fmt: skip
     clock = _Clock()
     notes: list[str] = []
@@ -140,6 +152,8 @@ class _Job:
     overwrite: bool
     batch_sizes: tuple[int, ...]
     threads: int | None
+    evaluate: Callable[[str], float] | None
+    scores: ModelPath | None
 
     @property
     def measured_sizes(self) -> tuple[int, ...]:
@@ -176,7 +190,8 @@ def _attempt(
         with clock("timing"):
             timed = _time_original(job.source, job.inputs, job.tags, job.signature, config,
                                    job.threads, inspection.sites, progress)  # fmt: skip
-    plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress, timed)
+    score = _score_saved_models(job.source, opened, job.evaluate, job.scores)
+    plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress, timed, score)
     with staged(job.destination) as staging:
         with clock("writing"):
             progress("writing", 0, 0)
@@ -231,6 +246,42 @@ def _time_original(
     return time_saved_model(request, feed, [site for site in sites if config.admits(site.name)])
 
 
+def _score_saved_models(
+    source: Path, opened: Any, evaluate: Callable[[str], float] | None, scores: ModelPath | None
+) -> Score | None:
+    """Returns a function that writes a SavedModel with one site replaced and evaluates it."""
+    from tfapprox.rewriters.saved_model import write_saved_model
+
+    if evaluate is None:
+        return None
+
+    def evaluate_with(factorizations: dict[str, Factorization]) -> float:
+        if not factorizations:
+            return evaluate(str(source))
+        with tempfile.TemporaryDirectory(prefix="tfapprox-score-") as folder:
+            path = str(Path(folder, "model"))
+            write_saved_model(opened, factorizations, path)
+            return evaluate(path)
+
+    return _make_score(opened.inspection.sites, evaluate_with, scores)
+
+
+def _make_score(
+    sites: Sequence[Site],
+    evaluate_with: Callable[[dict[str, Factorization]], float],
+    scores: ModelPath | None,
+) -> Score:
+    spectra = SpectrumCache()
+
+    def score(site: Site | None, choice: Configuration | None) -> float:
+        if site is None or choice is None:
+            return evaluate_with({})
+        method = registry.look_up("decomposition", choice.decomposition)
+        return evaluate_with({site.name: method.factorize(site, choice, spectra)})
+
+    return score if scores is None else ScoreCache(score, sites, Path(scores))
+
+
 def _check_latency(job: _Job, plan: Plan, latencies: Sequence[Latency]) -> list[str]:
     """Returns how the prediction bore out; nothing if the plan came without one.
 
@@ -273,6 +324,8 @@ def compress_model(
     *,
     plan: Plan | None = None,
     inputs: Any = None,
+    evaluate: Callable[[Any], float] | None = None,
+    scores: ModelPath | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Any, Report]:
     """Returns a cheaper Keras model made of stock layers, and the report.
@@ -282,6 +335,7 @@ def compress_model(
       config: see `compress_saved_model`.
       plan: follow this one instead of making one.
       inputs: what `model(inputs)` takes, to compare both models on; made up when None.
+      evaluate, scores: see `compress_saved_model`; here evaluate takes a Keras model.
       progress: told of every step.
 
     Raises:
@@ -296,7 +350,14 @@ def compress_model(
     clock = _Clock()
     with clock("reading"):
         inspection = inspect_keras_model(model)
-    plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress)
+    score = None
+    if evaluate is not None:
+        score = _make_score(
+            inspection.sites,
+            lambda built: evaluate(rewrite_keras_model(model, built) if built else model),
+            scores,
+        )
+    plan, factorizations, spectra = _decide(inspection, config, plan, clock, progress, score=score)
     with clock("writing"):
         rewritten = rewrite_keras_model(model, factorizations)
     with clock("verifying"):
@@ -337,11 +398,12 @@ def _decide(
     clock: _Clock,
     progress: Progress,
     timed: TimedModel | None = None,
+    score: Score | None = None,
 ) -> tuple[Plan, dict[str, Factorization], SpectrumCache]:
     """Returns the plan, made or given, the stages it asks for, and the spectra it took."""
     spectra = SpectrumCache()
     with clock("planning"):
-        plan = plan or make_plan(inspection, config, spectra, progress, timed)
+        plan = plan or make_plan(inspection, config, spectra, progress, timed, score)
     with clock("factorizing"):
         plan, factorizations = factorize_plan(inspection, plan, spectra, progress)
         spectra.release()

@@ -14,6 +14,7 @@ from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.error_bound import select_error_bound
+from tfapprox.selection.greedy import Score, score_tables
 from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
 from tfapprox.serving.model_latency import TimedModel
@@ -33,6 +34,7 @@ def make_plan(
     spectra: SpectrumCache,
     progress: Progress = no_progress,
     timed: TimedModel | None = None,
+    score: Score | None = None,
 ) -> Plan:
     """Returns the plan that the config's selector makes for a model.
 
@@ -42,11 +44,12 @@ def make_plan(
       spectra: filled as needed.
       progress: told of every step.
       timed: the original's latency, where the config asks for measured latencies.
+      score: evaluates the model with one site replaced, for the selector greedy.
 
     Raises:
       UserError: the model has no site, the filters admit none, a kernel is not
-        finite, the config asks for latencies without `timed`, or the budget is
-        infeasible.
+        finite, the config asks for latencies without `timed` or for the selector
+        greedy without `score`, or the budget is infeasible.
     """
     admitted = [site for site in inspection.sites if config.admits(site.name)]
     if not inspection.sites:
@@ -68,7 +71,15 @@ def make_plan(
         tables = _time(admitted, tables, timed, config, spectra, progress)
         whole = dataclasses.replace(whole, latency=timed.nanoseconds)
     fixed = whole - sum((table.dense for table in tables), Cost())
-    problem = Problem(tuple(tables), config.budget.relative_to(whole), fixed)
+    judged = tables
+    if config.selector == "greedy":
+        if score is None:
+            raise UserError(
+                "selector greedy evaluates the model: give labels (--labels), or from Python "
+                "an evaluate function"
+            )
+        tables, judged = score_tables(admitted, tables, config.budget.kind, score, progress)
+    problem = Problem(tuple(judged), config.budget.relative_to(whole), fixed)
     selection = _select(problem, config)
     by_name = {table.site: table for table in tables}
     verdicts = tuple(

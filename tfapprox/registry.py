@@ -17,6 +17,7 @@ from tfapprox.selection.alds_alternating import AlternatingAldsSelector
 from tfapprox.selection.energy import select_energy
 from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.fixed_slices import FixedSlicesSelector
+from tfapprox.selection.greedy import select_greedy
 from tfapprox.selection.latency import select_latency
 from tfapprox.selection.lrank import select_lrank
 from tfapprox.selection.problem import Selector
@@ -40,6 +41,7 @@ SELECTORS: dict[str, Selector] = {
     "alds_simple": FixedSlicesSelector("alds_simple", 3, select_uniform),
     "energy": select_energy,
     "evbmf": EvbmfSelector(),
+    "greedy": select_greedy,
     "latency": select_latency,
     "lrank": select_lrank,
     "svd_error": FixedSlicesSelector("svd_error", 1, select_alds),
@@ -54,6 +56,7 @@ SELECTOR_METRIC = {
     "alds_simple": "operator",
     "energy": "frobenius",
     "evbmf": "frobenius",
+    "greedy": "frobenius",
     "latency": "frobenius",
     "lrank": "frobenius",
     "svd_error": "operator",

@@ -9,6 +9,8 @@ import argparse
 import importlib.util
 import json
 import pathlib
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tfapprox.cli import flags, slices
@@ -20,7 +22,8 @@ from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
 from tfapprox.rewriters.plan import Plan
 from tfapprox.selection.problem import Budget, CostKind
-from tfapprox.serving.inputs import read_inputs
+from tfapprox.serving.accuracy import accuracy, read_labels
+from tfapprox.serving.inputs import Inputs, read_inputs
 
 if TYPE_CHECKING:
     from tfapprox.report.report import Report
@@ -68,6 +71,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)"
+    )
+    run.add_argument(
+        "--labels",
+        metavar="FILE.npy",
+        help="the class of each example of --calibration_data, for the selector greedy, which "
+        "evaluates the accuracy of each candidate",
+    )
+    run.add_argument(
+        "--scores",
+        metavar="FILE.json",
+        help="remember those accuracies here, to go on after an interruption",
     )
     run.add_argument(
         "--batch_size",
@@ -184,7 +198,7 @@ def execute(args: argparse.Namespace) -> int:
         return slices.execute(args)
     check(args)
     config, given = make_config(args), _read_plan(args.plan)
-    _, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
+    name, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
     inputs = None
     if args.calibration_data is not None:
         inputs = read_inputs(args.calibration_data, signature)
@@ -193,26 +207,40 @@ def execute(args: argparse.Namespace) -> int:
     with ProgressBars() as progress:
         from tfapprox import compression
 
-        model = {"tags": args.tag_set, "signature": args.signature_def, "progress": progress}
+        model = {
+            "tags": args.tag_set,
+            "signature": args.signature_def,
+            "inputs": inputs,
+            "threads": args.threads,
+            "evaluate": _evaluation(args, name, inputs),
+            "scores": args.scores,
+            "progress": progress,
+        }
         if args.dry_run:
-            plan = compression.plan_saved_model(
-                args.dir, config, inputs=inputs, threads=args.threads, **model
-            )
+            plan = compression.plan_saved_model(args.dir, config, **model)
         else:
             report = compression.compress_saved_model(
                 args.dir,
                 args.output_dir,
                 config,
-                inputs=inputs,
                 warmup=warmup,
                 plan=given,
                 overwrite=args.overwrite,
-                threads=args.threads,
                 **model,
             )
             plan = report.plan
     _tell(args, plan, report)
     return 0
+
+
+def _evaluation(
+    args: argparse.Namespace, signature: str, inputs: Inputs | None
+) -> Callable[[str], float] | None:
+    """Returns a function from a SavedModel's path to its accuracy on --labels."""
+    if args.labels is None or inputs is None:
+        return None
+    labels = read_labels(args.labels, inputs)
+    return partial(accuracy, inputs=inputs, labels=labels, tags=args.tag_set, signature=signature)
 
 
 def _read_plan(path: str | None) -> Plan | None:
@@ -251,6 +279,10 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"--{flag} must be in (0, 1], got {ratio}; 0.5 keeps half")
     if args.max_latency_ms is not None and not args.max_latency_ms > 0:
         raise UserError(f"--max_latency_ms must be above 0, got {args.max_latency_ms}")
+    if (args.selector == "greedy") != (args.labels is not None):
+        raise UserError("--selector greedy and --labels go together: give both or neither")
+    if args.labels is not None and args.calibration_data is None:
+        raise UserError("--labels are the classes of --calibration_data: give that too")
     if args.plan is None and not has_budget:
         raise UserError(
             "give a budget: --keep_macs 0.5, --keep_params 0.5, --keep_latency 0.7 or "
@@ -267,7 +299,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--warmup goes into a finished model: drop it or --dry_run")
     if args.output_dir is None and not args.dry_run:
         raise UserError("give --output_dir, or --dry_run to see the plan alone")
-    for flag in ("save_plan", "report"):
+    for flag in ("save_plan", "report", "scores"):
         check_folder(flag, getattr(args, flag))
     if args.slice_shape is not None:
         raise UserError(f"--slice_shape belongs to --decompositions {slices.NAME}")
