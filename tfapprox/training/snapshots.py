@@ -1,0 +1,61 @@
+"""The state of a training in one file that is either there, whole, or not there."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tfapprox.errors import UserError
+
+_RECORD = "record"
+
+
+def save_snapshot(path: pathlib.Path, model: Any, record: dict[str, Any]) -> None:
+    """Writes a compiled model's weights, seeds and optimizer, and a record, to `path`.
+
+    A crash at any moment leaves the former file or the new one.
+
+    Args:
+      record: anything that JSON holds.
+    """
+    arrays = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f".{path.name}.partial")
+    with staging.open("wb") as file:
+        np.savez(file, **arrays, **{_RECORD: np.array(json.dumps(record))})
+        file.flush()
+        os.fsync(file.fileno())
+    staging.replace(path)
+
+
+def read_record(path: pathlib.Path) -> dict[str, Any] | None:
+    """Returns a snapshot's record, or None where there is no snapshot."""
+    if not path.exists():
+        return None
+    with np.load(path) as content:
+        return json.loads(str(content[_RECORD]))
+
+
+def restore_snapshot(path: pathlib.Path, model: Any) -> None:
+    """Fills a compiled model of the same structure.
+
+    Raises:
+      UserError: the snapshot is of another model or optimizer.
+    """
+    state = _state(model)
+    with np.load(path) as content:
+        arrays = [content[name] for name in sorted(content.files) if name != _RECORD]
+    if [array.shape for array in arrays] != [tuple(v.shape) for v in state]:
+        raise UserError(
+            f"{path} holds the state of another model or optimizer: remove it to start afresh"
+        )
+    for variable, array in zip(state, arrays, strict=True):
+        variable.assign(array)
+
+
+def _state(model: Any) -> list[Any]:
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    return [*model.variables, *model.optimizer.variables]
