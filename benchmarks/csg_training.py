@@ -73,24 +73,27 @@ def _measure_serving(plain: keras.Model, generated: keras.Model, repeats: int) -
 def in_turns(calls: Mapping[str, Callable], repeats: int) -> dict[str, float]:
     """Returns the median seconds of each call, and the median ratio to the first in its turn.
 
-    Two rounds of warm-up are not counted; `spread` is the interquartile range of the ratios.
+    Seconds come by the clock and of this process's CPU, which other processes slow down
+    less. Two rounds of warm-up are not counted; `spread` is the interquartile range of the
+    ratios.
     """
     rounds = []
     for _ in range(repeats + 2):
         seconds = []
         for call in calls.values():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             call()
-            seconds.append(time.perf_counter() - start)
+            seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
         rounds.append(seconds)
     times = np.array(rounds[2:])
     ratios = times / times[:, :1]
     low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
     result = {}
     for index, name in enumerate(calls):
-        result[f"{name}_seconds"] = float(np.median(times[:, index]))
-        result[f"{name}_ratio"] = float(middle[index])
-        result[f"{name}_spread"] = float(high[index] - low[index])
+        for kind, label in enumerate(("clock", "cpu")):
+            result[f"{name}_{label}_seconds"] = float(np.median(times[:, index, kind]))
+            result[f"{name}_{label}_ratio"] = float(middle[index, kind])
+            result[f"{name}_{label}_spread"] = float(high[index, kind] - low[index, kind])
     return result
 
 

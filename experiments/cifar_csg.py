@@ -82,11 +82,8 @@ def experiment_from_flags(values: flags.FlagValues) -> CsgExperiment:
     )
     shared = {field.name for field in dataclasses.fields(ExperimentConfig)}
     shared -= {"model_dir", "methods"}
-    config = ExperimentConfig(
-        pathlib.Path(values.model_dir),
-        methods=("exact",),
-        **{name: values[name].value for name in shared if name in values},
-    )
+    settings: dict[str, Any] = {name: values[name].value for name in shared if name in values}
+    config = ExperimentConfig(pathlib.Path(values.model_dir), methods=("exact",), **settings)
     return CsgExperiment(
         config,
         values.network,
@@ -122,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         # Replay with --flagfile=MODEL_DIR/flags.txt.
         module = flags.FLAGS.find_module_defining_flag("model_dir")
-        own = flags.FLAGS.flags_by_module_dict()[module]
+        own = flags.FLAGS.flags_by_module_dict()[str(module)]
         text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
         (folder / "flags.txt").write_text(text)
         run_experiment(experiment)

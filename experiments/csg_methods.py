@@ -93,7 +93,9 @@ def find_network(name: str) -> Network:
     )
 
 
-def build_model(method: str, network: Network, slices: SliceSettings, classes: int, shape: Shape):
+def build_model(
+    method: str, network: Network, slices: SliceSettings, classes: int, shape: Shape
+) -> keras.Model:
     """Returns a fresh model of the network made smaller by a method to train from scratch.
 
     Raises:
@@ -143,10 +145,12 @@ def load_generator(path: str) -> SliceGenerator:
         raise UserError("method pretrained needs --generator, the generator.npz of a csg run")
     try:
         with np.load(path) as file:
-            values, shape = file["generator"], tuple(int(n) for n in file["slice_shape"])
+            values = file["generator"]
+            out_channels, in_channels, height, width = (int(n) for n in file["slice_shape"])
             binary = bool(file["binary"])
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"--generator {path} is no generator.npz of a csg run: {error}") from error
+    shape = (out_channels, in_channels, height, width)
     layer = SliceGenerator(shape, len(values), binary=binary)
     layer.build((None, 1))
     layer.set_weights([values])

@@ -230,4 +230,5 @@ def _least_squares(rows: np.ndarray, known: np.ndarray, basis: np.ndarray) -> np
 
 
 def _relative_error(kernel: np.ndarray, approximation: np.ndarray) -> float:
-    return float(np.linalg.norm(kernel - approximation) / max(np.linalg.norm(kernel), 1e-300))
+    norm = float(np.linalg.norm(kernel))
+    return float(np.linalg.norm(kernel - approximation)) / max(norm, 1e-300)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,13 +90,17 @@ def generate_slices(
     chosen, kept = _choose(model, which)
     shape = SliceShape(*slice_shape)
     new_generator = SliceGenerator(
-        tuple(slice_shape), code_size, binary=binary, seed=seed, name=_unused_name(model)
+        (shape.out_channels, shape.in_channels, shape.height, shape.width),
+        code_size,
+        binary=binary,
+        seed=seed,
+        name=_unused_name(model),
     )
     made: dict[str, Any] = {}
     slices: list[Tensor] = []
 
     def factory(path: str) -> Factory:
-        def make(layer: Any):
+        def make(layer: Any) -> Callable[[Tensor], Tensor]:
             made[path] = generated = _generated_conv(layer)
 
             def apply(x: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ def strip_slices(model: Any) -> Any:
     filling: list[tuple[Any, list[np.ndarray]]] = []
 
     def restore(path: str) -> Factory:
-        def make(layer: Any):
+        def make(layer: Any) -> Callable[[Tensor], Tensor]:
             plain = _plain_conv(layer)
             bias = [] if layer.bias is None else [np.asarray(layer.bias)]
             filling.append((plain, [kernels[path], *bias]))
@@ -242,7 +246,7 @@ def _plain_conv(layer: Any) -> Any:
     )
 
 
-def _drop(layer: Any):
+def _drop(layer: Any) -> Callable[[Tensor], Tensor]:
     return lambda x: x
 
 

@@ -173,7 +173,8 @@ def _variables_of(
     by_size: dict[int, list[tf.Variable]] = {}
     for variable in variables:
         by_size.setdefault(int(np.prod(variable.shape)), []).append(variable)
-    found, taken = {}, set()
+    found: dict[str, list[tf.Variable]] = {}
+    taken: set[Any] = set()
     for name, site in list(sites.items()):
         matches = [v for v in by_size.get(site.kernel.size, []) if _is_kernel(v, site.kernel)]
         if matches and not taken & {v.ref() for v in matches}:
@@ -204,7 +205,7 @@ def _generated_module(
     module.generator = tf.Variable(fit.generator, dtype=dtype, name="generator")
     module.codes = {}
     module.kernels = {}
-    stand_ins = {}
+    stand_ins: dict[int, FoldedKernel] = {}
     for (name, copies), codes in zip(variables.items(), fit.codes, strict=True):
         module.codes[name] = tf.Variable(codes, dtype=copies[0].dtype, name="codes")
         module.kernels[name] = folded = _folded(
