@@ -22,7 +22,7 @@ STRATA = (
     {"compression"},
     {"cli", "__main__"},
 )
-NUMERIC_LIBRARIES = {"numpy", "scipy", "sklearn"}
+NUMERIC_LIBRARIES = {"numpy", "scipy", "sklearn", "threadpoolctl"}
 SLOW_TO_LOAD = {"tensorflow", "keras", "tf_keras", "sklearn", "matplotlib", "jinja2"}
 
 
@@ -62,7 +62,7 @@ def test_imports_point_down(path):
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if stratum(p) == 0], ids=identify)
-def test_numeric_strata_know_numpy_and_scipy_alone(path):
+def test_numeric_strata_know_numeric_libraries_alone(path):
     libraries = {
         needed.module.split(".")[0] for needed in imports_of(path) if not needed.files(ROOT)
     }
