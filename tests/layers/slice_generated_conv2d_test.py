@@ -161,6 +161,17 @@ def test_regularization_acts_on_codes_and_offset_adds_the_last_slice():
     np.testing.assert_allclose(layer.generated_kernel(slices), slices[-1], atol=1e-7)
 
 
+def test_the_initializer_of_codes_is_used_and_survives_the_config():
+    slices = SliceGenerator((4, 3, 3, 3), 5)(IMAGES)
+    layer = SliceGeneratedConv2D(4, 3, codes_initializer="ones")
+    copy = SliceGeneratedConv2D.from_config(layer.get_config())
+    np.testing.assert_allclose(
+        copy([IMAGES, slices]),
+        tf.nn.conv2d(IMAGES, tf.reduce_sum(slices, 0), 1, "VALID"),
+        atol=1e-5,
+    )
+
+
 def test_unknown_padding_is_refused():
     with pytest.raises(ValueError, match="padding must be same or valid"):
         SliceGeneratedConv2D(4, 3, padding="causal")
