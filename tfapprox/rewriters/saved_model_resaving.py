@@ -140,12 +140,12 @@ class SaverRewriter:
     ) -> node_def_pb2.NodeDef:
         changed = self._copy(node.name)
         changed.attr.pop("_output_shapes", None)
-        # As TensorFlow names them: OpenVINO finds a RestoreV2's inputs by these names.
-        for position, label, strings in (
-            (1, "tensor_names", names),
-            (2, "shape_and_slices", slices),
-        ):
-            name = self._fresh(f"{node.name}/{label}")
+        for position, strings in ((1, names), (2, slices)):
+            # In place where possible: OpenVINO knows a RestoreV2's inputs by their names.
+            reference = self._body.canonical(node.input[position])
+            name = producer_of(reference)
+            if len(self._body.consumers.get(reference, ())) > 1:
+                name = self._fresh(f"{node.name}/list_{position}")
             self.nodes[name] = _string_constant(name, strings)
             changed.input[position] = self._body.reference(name, "Const")
         return changed

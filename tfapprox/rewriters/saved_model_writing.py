@@ -258,10 +258,9 @@ class Writer:
                 ],
             )
         self._nodes.update(made)
-        inserted = {
-            name: [n for n in self._nodes if n.startswith(f"{name}/") and n not in old]
-            for name in self._specialiser.uses(self._source.tracer.main)
-        }
+        inserted: dict[str, list[str]] = {}
+        for name in self._nodes.keys() - old.keys():
+            inserted.setdefault(name.rpartition("/")[0], []).append(name)
         for name, collection in self._meta.collection_def.items():
             rewrite_contexts(name, collection, self._nodes, inserted)
 
