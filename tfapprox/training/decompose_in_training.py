@@ -207,8 +207,10 @@ class _Training:
         backup: pathlib.Path | None,
         callbacks: Sequence[Any],
     ):
-        self.model, self.plan = model, None
-        self.epoch, self.history, self.stopped = 0, None, False
+        self.model = model
+        self.plan: Plan | None = None
+        self.epoch, self.stopped = 0, False
+        self.history: dict[str, Any] | None = None
         self._settings, self._decomposed = settings, False
         self._snapshot = backup / _SNAPSHOT if backup is not None else None
         kind = keras.callbacks.BackupAndRestore

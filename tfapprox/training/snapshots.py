@@ -20,11 +20,12 @@ def save_snapshot(path: pathlib.Path, model: Any, record: dict[str, Any]) -> Non
     Args:
       record: anything that JSON holds.
     """
-    arrays = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
+    arrays: dict[str, Any] = {f"{i:05d}": np.asarray(v) for i, v in enumerate(_state(model))}
+    arrays[_RECORD] = np.array(json.dumps(record))
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f".{path.name}.partial")
     with staging.open("wb") as file:
-        np.savez(file, **arrays, **{_RECORD: np.array(json.dumps(record))})
+        np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
     staging.replace(path)

@@ -1,0 +1,244 @@
+"""Compress and retrain: train, compress, train the last epochs again, at several ratios.
+
+References:
+  Liebenwein, Maalouf, Gal, Feldman and Rus: Compressing Neural Networks: Towards
+  Determining the Optimal Layer-wise Decomposition, 2021, supplement, Algorithm of the
+  compress-retrain cycle and Table 3; Renda, Frankle and Carbin: Comparing Rewinding and
+  Fine-tuning in Neural Network Pruning, 2020 (learning-rate rewinding).
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from tensorflow import keras
+
+from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.errors import InfeasibleBudgetError, UserError
+from tfapprox.planning import make_plan
+from tfapprox.rewriters.keras_inspection import inspect_keras_model
+from tfapprox.rewriters.plan import Plan
+from tfapprox.selection.problem import Budget
+from tfapprox.training.snapshots import read_record, restore_snapshot, save_snapshot
+from tfapprox.training.switching import check_trainable, decompose_model, reconstruct_model
+from tfapprox.training.trade_off import TradeOff
+
+_LOG = logging.getLogger(__name__)
+
+Mode = Literal["compress_only", "one_shot", "iterative"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RetrainData:
+    """What `fit` and `evaluate` take.
+
+    Attributes:
+      train: from the number of an epoch to its data, so that the order of examples
+        follows from the epoch and a resumed run equals one that was not interrupted.
+      valid: decides which epoch is kept.
+      test: only reported.
+    """
+
+    train: Callable[[int], Any]
+    valid: Any
+    test: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig:
+    """How to compress, how far, and how long to train.
+
+    Attributes:
+      compression: its budget gives the kind of cost; the ratios are these.
+      keeps: shares of the original's cost that remain, falling, each in (0, 1).
+      epochs: of the training before (e).
+      retrain_epochs: of the retraining after each compression (r), which takes the
+        schedule's last r epochs, [e - r, e], again.
+      mode: "compress_only"; "one_shot": each ratio from the dense model; "iterative":
+        each from the retrained model before it, composed back to dense kernels.
+      name: of the method in tables; "" is the selector's.
+      seed: noted in the rows.
+    """
+
+    compression: CompressionConfig
+    keeps: tuple[float, ...]
+    epochs: int
+    retrain_epochs: int
+    mode: Mode = "one_shot"
+    name: str = ""
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.mode not in ("compress_only", "one_shot", "iterative"):
+            raise UserError(f"mode must be compress_only, one_shot or iterative, got {self.mode!r}")
+        falling = list(self.keeps) == sorted(set(self.keeps), reverse=True)
+        if not self.keeps or not falling or not 0 < self.keeps[-1] <= self.keeps[0] < 1:
+            raise UserError(f"keeps must be falling ratios in (0, 1), got {self.keeps}")
+        if not 0 < self.retrain_epochs <= self.epochs:
+            raise UserError(
+                f"retrain_epochs must be in [1, {self.epochs}], as these are the schedule's last, "
+                f"got {self.retrain_epochs}"
+            )
+
+    @property
+    def method(self) -> str:
+        return self.name or self.compression.selector
+
+
+def cascade(last: float, alpha: float = 0.8) -> tuple[float, ...]:
+    """Returns the ratios alpha, alpha^2, ... down to the first that is at most `last`."""
+    steps = math.ceil(round(math.log(last) / math.log(alpha), 9))
+    return tuple(alpha**i for i in range(1, steps + 1))
+
+
+def compress_retrain(
+    model: Any, data: RetrainData, config: RetrainConfig, folder: str | pathlib.Path
+) -> list[TradeOff]:
+    """Trains, compresses and retrains; returns the dense row and one for each ratio.
+
+    `folder`/dense holds the trained model, `folder`/METHOD-MODE-KEEP each compressed
+    one: model.keras (the best validation epoch), plan.json, and row.json once it is
+    finished. What is finished is not done again, so methods with one folder share the
+    dense training, and a killed run goes on after the last whole epoch, to the numbers
+    it would have reached anyway. A ratio that the method can't reach is left out with a
+    warning, and so are smaller ones.
+
+    Args:
+      model: compiled Keras 3 model with the metric "accuracy", untrained. Its learning
+        rate follows a schedule of the optimizer's step count, or is constant.
+      data: see `RetrainData`.
+      config: see `RetrainConfig`.
+      folder: belongs to this network, data and seed.
+
+    Raises:
+      UserError: the model is of another kind, or what is in the folder.
+    """
+    check_trainable(model)
+    folder = pathlib.Path(folder)
+    whole = inspect_keras_model(model).cost
+    run = _Run(data, config, (whole.params, whole.macs))
+    dense, row = run.train(model, folder / "dense", range(config.epochs), "dense", 1.0)
+    steps = (read_record(folder / "dense" / "training.npz") or {})["steps"]
+    rows, source = [row], dense
+    for keep, place in _places(folder, config):
+        try:
+            plan = _plan(source, config, keep, place / "plan.json")
+        except InfeasibleBudgetError as error:
+            _LOG.warning("%s stops before keep %g: %s", config.method, keep, error)
+            break
+        compressed = decompose_model(source, plan)
+        epochs = range(config.epochs - config.retrain_epochs, config.epochs)
+        _rewind(compressed, round(steps / config.epochs * epochs.start))
+        if config.mode == "compress_only":
+            epochs = range(config.epochs, config.epochs)
+        compressed, row = run.train(compressed, place, epochs, config.method, keep)
+        rows.append(row)
+        if config.mode == "iterative":
+            source = reconstruct_model(compressed)
+    return rows
+
+
+def load_model(folder: str | pathlib.Path, row: TradeOff, mode: Mode = "one_shot") -> Any:
+    """Returns the model behind a row of `compress_retrain`."""
+    name = "dense" if row.method == "dense" else f"{row.method}-{mode}-{row.keep:.4f}"
+    return keras.models.load_model(pathlib.Path(folder) / name / "model.keras")
+
+
+def _places(folder: pathlib.Path, config: RetrainConfig) -> Iterator[tuple[float, pathlib.Path]]:
+    for keep in config.keeps:
+        yield keep, folder / f"{config.method}-{config.mode}-{keep:.4f}"
+
+
+def _plan(model: Any, config: RetrainConfig, keep: float, path: pathlib.Path) -> Plan:
+    if path.exists():
+        return Plan.from_json(path.read_text(), str(path))
+    budget = Budget(config.compression.budget.kind, keep=keep)
+    compression = dataclasses.replace(config.compression, budget=budget)
+    plan = make_plan(inspect_keras_model(model), compression, SpectrumCache())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, plan.to_json())
+    return plan
+
+
+def _rewind(model: Any, steps: int) -> None:
+    """Gives the model a new optimizer that is as many steps into the schedule."""
+    model.compile_from_config(model.get_compile_config())
+    model.optimizer.iterations.assign(steps)
+
+
+class _Run:
+    """Trainings of one call, with what they have in common."""
+
+    def __init__(self, data: RetrainData, config: RetrainConfig, whole: tuple[int, int]):
+        self._data, self._config, self._whole = data, config, whole
+
+    def train(
+        self, model: Any, place: pathlib.Path, epochs: range, method: str, keep: float
+    ) -> tuple[Any, TradeOff]:
+        """Returns the model at its best validation epoch and what it reaches there."""
+        state, best = place / "training.npz", place / "best.npz"
+        record = read_record(state)
+        if record is None:
+            record = {"epoch": epochs.start, "best": {}}
+            self._keep_if_better(model, record, best)
+        else:
+            restore_snapshot(state, model)
+        for epoch in range(record["epoch"], epochs.stop):
+            model.fit(
+                self._data.train(epoch),
+                epochs=epoch + 1,
+                initial_epoch=epoch,
+                shuffle=False,
+                verbose=0,
+            )
+            record["epoch"] = epoch + 1
+            self._keep_if_better(model, record, best)
+            self._save(state, model, record)
+        if not state.exists():
+            self._save(state, model, record)
+        restore_snapshot(best, model)
+        row = self._row(model, read_record(best) or {}, method, keep)
+        if not (place / "row.json").exists():
+            model.save(place / "model.keras")
+            _write(place / "row.json", json.dumps(row.to_json(), indent=1))
+        return model, row
+
+    def _save(self, path: pathlib.Path, model: Any, record: dict) -> None:
+        save_snapshot(path, model, {**record, "steps": int(model.optimizer.iterations)})
+
+    def _keep_if_better(self, model: Any, record: dict, best: pathlib.Path) -> None:
+        """Evaluates the model; keeps it if no epoch before was better in validation."""
+        valid = self._accuracy(model, self._data.valid)
+        _LOG.info("%s epoch %d: validation %.4f", best.parent.name, record["epoch"], valid)
+        if not record["best"] or valid > record["best"]["valid"]:
+            test = self._accuracy(model, self._data.test)
+            record["best"] = {"epoch": record["epoch"], "valid": valid, "test": test}
+            save_snapshot(best, model, record["best"])
+
+    def _accuracy(self, model: Any, split: Any) -> float:
+        results = model.evaluate(split, verbose=0, return_dict=True)
+        if "accuracy" not in results:
+            raise UserError(
+                f"model {model.name!r} has metrics {sorted(results)}, and not accuracy: compile it "
+                "with metrics=['accuracy']"
+            )
+        return float(results["accuracy"])
+
+    def _row(self, model: Any, best: dict, method: str, keep: float) -> TradeOff:
+        cost = inspect_keras_model(model).cost
+        ratios = cost.params / self._whole[0], cost.macs / self._whole[1]
+        return TradeOff(
+            method, self._config.seed, keep, cost.params, cost.macs, *ratios,
+            best["epoch"], best["valid"], best["test"],
+        )  # fmt: skip
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    staging = path.with_name(f".{path.name}.partial")
+    staging.write_text(text)
+    staging.replace(path)

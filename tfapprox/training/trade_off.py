@@ -1,0 +1,117 @@
+"""Accuracy against size: which model to take, one table, one plot."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeOff:
+    """One compressed model, trained and measured.
+
+    Attributes:
+      method: how it was compressed; "dense" for the original.
+      seed: of the training.
+      keep: the ratio that was asked for; 1 for the original.
+      params, macs: of the whole model (MACs of its linear layers, for one example).
+      params_ratio, macs_ratio: what remains of the original's.
+      epoch: that was best on the validation set; 0 is before any retraining.
+      valid, test: accuracies of that epoch, in [0, 1].
+    """
+
+    method: str
+    seed: int
+    keep: float
+    params: int
+    macs: int
+    params_ratio: float
+    macs_ratio: float
+    epoch: int
+    valid: float
+    test: float
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def largest_compression(
+    rows: Sequence[TradeOff], dense: TradeOff, drop: float, measure: str = "valid"
+) -> TradeOff | None:
+    """Returns the smallest model within an accuracy drop of the dense one, or None.
+
+    Args:
+      drop: in accuracy, so 0.005 is half a point.
+      measure: "valid", so that the test set stays unseen by the choice, or "test".
+    """
+    near = [r for r in rows if getattr(r, measure) >= getattr(dense, measure) - drop]
+    return min(near, key=lambda row: row.params, default=None)
+
+
+def markdown(rows: Sequence[TradeOff]) -> str:
+    """Returns a table, a line for each method and ratio: means and spreads over seeds."""
+    titles = (
+        "method", "keep", "seeds", "parameters", "parameters saved", "MACs saved",
+        "test accuracy, % (std)", "against dense",
+    )  # fmt: skip
+    lines = [" | ".join(titles), " | ".join("---" for _ in titles)]
+    dense = {row.seed: row.test for row in rows if row.method == "dense"}
+    for group in _groups(rows).values():
+        tests = 100 * np.array([row.test for row in group])
+        drops = [100 * (row.test - dense[row.seed]) for row in group if row.seed in dense]
+        cells = (
+            group[0].method,
+            f"{group[0].keep:.3g}",
+            str(len(group)),
+            f"{np.mean([row.params for row in group]):,.0f}",
+            f"{100 * (1 - np.mean([row.params_ratio for row in group])):.1f} %",
+            f"{100 * (1 - np.mean([row.macs_ratio for row in group])):.1f} %",
+            f"{tests.mean():.2f} ({_spread(tests):.2f})",
+            f"{np.mean(drops):+.2f}" if drops else "",
+        )
+        lines.append(" | ".join(cells))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def plot(rows: Sequence[TradeOff], title: str, path: pathlib.Path) -> None:
+    """Draws test accuracy over saved parameters, a band from least to most over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    groups = _groups(rows)
+    for method in dict.fromkeys(row.method for row in rows):
+        own = sorted((g for g in groups.values() if g[0].method == method), key=_saved)
+        x = [_saved(group) for group in own]
+        tests = [[100 * row.test for row in group] for group in own]
+        means = [float(np.mean(values)) for values in tests]
+        if method == "dense":
+            axes.axhline(means[0], color="grey", linestyle="--", label="dense")
+            continue
+        (line,) = axes.plot(x, means, marker="o", label=method)
+        least, most = [min(v) for v in tests], [max(v) for v in tests]
+        axes.fill_between(x, least, most, alpha=0.2, color=line.get_color())
+    axes.set(xlabel="parameters saved, %", ylabel="test accuracy, %", title=title)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _groups(rows: Sequence[TradeOff]) -> Mapping[tuple[str, float], list[TradeOff]]:
+    groups: dict[tuple[str, float], list[TradeOff]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.keep), []).append(row)
+    return groups
+
+
+def _saved(group: Sequence[TradeOff]) -> float:
+    return float(100 * (1 - np.mean([row.params_ratio for row in group])))
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
