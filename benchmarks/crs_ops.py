@@ -141,7 +141,7 @@ def fit_forms(ratios: Sequence[float], variant: str) -> dict[str, Form]:
         approximate_training,
     )
 
-    x, y = tf.random.normal([4096, 2048]), tf.random.uniform([4096], 0, 10, tf.int32)
+    x, y = tf.random.normal([2048, 2048]), tf.random.uniform([2048], 0, 10, tf.int32)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(512, drop_remainder=True).cache()
     hidden = [keras.layers.Dense(2048, activation="relu") for _ in range(3)]
     exact = keras.Sequential([keras.Input((2048,)), *hidden, keras.layers.Dense(10)])
