@@ -195,3 +195,12 @@ def test_writing_nothing_gives_the_same_model(model, tmp_path):
     for name in a.files.tensor_shapes:
         if name != "_CHECKPOINTABLE_OBJECT_GRAPH":
             np.testing.assert_array_equal(a.files.tensor(name), b.files.tensor(name))
+
+
+def test_variables_that_nothing_reads_are_noted_and_not_counted(tmp_path):
+    w, state = variable(96, 128), variable(96, 128, seed=1, name="moment")
+    tracked = {"w": w, "state": state}
+    export(tmp_path / "m", lambda x: {"y": tf.matmul(x, w)}, {"x": activations(2, 96)}, tracked)
+    inspection = open_saved_model(tmp_path / "m").inspection
+    assert inspection.params == 96 * 128
+    assert any("1 variables (48 KiB) are read by no function" in n for n in inspection.notes)

@@ -17,7 +17,7 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.provenance import Handle, Provenance, Value
-from tfapprox.rewriters.saved_model_body import Body
+from tfapprox.rewriters.saved_model_body import Body, producer_of
 from tfapprox.rewriters.saved_model_duplicates import merge_duplicates
 from tfapprox.rewriters.saved_model_files import SavedModelFiles
 from tfapprox.rewriters.saved_model_finding import fetched_nodes, find_kernels
@@ -28,6 +28,7 @@ from tfapprox.rewriters.saved_model_tracing import Instance, Tracer
 from tfapprox.rewriters.saved_model_variables import VariableTable
 from tfapprox.serving.signature import Signature, default_signature, read_signatures
 
+_REMARKABLE_BYTES = 1 << 10
 INTERNAL_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
 
 
@@ -125,8 +126,19 @@ class SavedModelSource:
         params, size = self._count_parameters()
         return Inspection(sites, (*kept, *self._kept), params, size, tuple(self._notes()))
 
+    @functools.cached_property
+    def _used_roots(self) -> set[str]:
+        """What functions, and the main graph apart from saving and restoring, read."""
+        main, meta = self.tracer.main, self.files.meta
+        saver = {meta.saver_def.save_tensor_name, meta.saver_def.restore_op_name}
+        asked = set(fetched_nodes(meta)) - {producer_of(name) for name in saver if name}
+        served = self.main.reachable(asked)
+        values = [v for i in self.tracer.instances if i is not main for v in i.values.values()]
+        values += [v for name, v in main.values.items() if producer_of(name) in served]
+        return {root for value in values for root in value.roots}
+
     def _count_parameters(self) -> tuple[int, int]:
-        used = {r for i in self.tracer.instances for v in i.values.values() for r in v.roots}
+        used = self._used_roots
         counts = [0, 0]
         for key, variable in self.table.variables.items():
             if key in used:
@@ -152,6 +164,13 @@ class SavedModelSource:
             notes.append(
                 f"{len(self.duplicates)} variables are stored twice; the compressed model "
                 "keeps one copy"
+            )
+        idle = [v for k, v in self.table.variables.items() if k not in self._used_roots]
+        size = sum(v.size * dtypes.as_dtype(v.dtype).size for v in idle)
+        if size > _REMARKABLE_BYTES:
+            notes.append(
+                f"{len(idle)} variables ({size >> 10} KiB) are read by no function, such as an "
+                "optimizer's state, and stay: export the model without them"
             )
         if (self.files.path / "keras_metadata.pb").is_file():
             notes.append(
