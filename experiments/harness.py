@@ -24,8 +24,8 @@ from tfapprox.rewriters.approximate_training import (
     approximate_training,
     strip,
 )
+from tfapprox.rewriters.model_compute import kept_activation_bytes, model_compute_reduction
 from tfapprox.sampling.settings import Sampling
-from tfapprox.training.model_compute import kept_activation_bytes, model_compute_reduction
 
 
 @dataclasses.dataclass(frozen=True)

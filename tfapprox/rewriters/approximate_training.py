@@ -18,8 +18,8 @@ from tfapprox.layers.crs_einsum_dense import CRSEinsumDense, contracted_axes
 from tfapprox.rewriters.keras_clone import live_config
 from tfapprox.rewriters.keras_graph import check_graph_model, layers_by_path, nodes_of
 from tfapprox.rewriters.layer_substitution import Factory, substitute_layers
+from tfapprox.rewriters.model_compute import model_layers
 from tfapprox.sampling.settings import Sampling
-from tfapprox.training.model_compute import model_layers
 
 SAMPLED = {
     keras.layers.Dense: CRSDense,

@@ -11,8 +11,12 @@ from tfapprox.rewriters.approximate_training import (
     ApproximateTrainingConfig,
     approximate_training,
 )
+from tfapprox.rewriters.model_compute import (
+    kept_activation_bytes,
+    model_compute_reduction,
+    model_layers,
+)
 from tfapprox.sampling.settings import Sampling
-from tfapprox.training.model_compute import model_compute_reduction, model_layers
 
 
 @pytest.mark.parametrize(
@@ -54,3 +58,11 @@ def test_einsum_layers_are_counted_by_their_free_axes():
     outputs = keras.layers.EinsumDense("abc,cde->abde", output_shape=(7, 2, 5))(inputs)
     (entry,) = model_layers(keras.Model(inputs, outputs))
     assert (entry.macs, entry.out_channels) == (7 * 6 * 10, 10)
+
+
+def test_sampled_layers_keep_the_gathered_share_of_their_inputs():
+    exact = mlp()
+    config = ApproximateTrainingConfig(Sampling(forward_ratio=0.25), include="dense2")
+    sampled, _ = approximate_training(exact, config)
+    assert kept_activation_bytes(exact, 50) == 50 * 4 * (784 + 500 + 500)
+    assert kept_activation_bytes(sampled, 50) == 50 * 4 * (784 + 125 + 500)
