@@ -100,3 +100,19 @@ def test_costs_add_and_subtract_in_every_column():
     assert cost + cost == Cost(2, 4, 6, 8)
     assert cost + cost - cost == cost
     assert dataclasses.astuple(Cost()) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_of_equally_good_selections_the_cheapest_is_taken(flip):
+    costs = [np.array([10.0, 4.0]), np.array([10.0, 1.0])]
+    losses = [np.array([0.0, 0.5]), np.array([0.0, 0.5])]
+    want = [0, 1]
+    if flip:
+        costs, want = costs[::-1], want[::-1]
+    assert minimise_in_turn(losses, costs, 14.0) == want
+
+
+def test_a_nanosecond_above_the_limit_is_above_it():
+    costs, losses = [np.array([1e9, 5e8, 4e8])], [np.array([0.0, 0.1, 0.2])]
+    assert minimise_in_turn(losses, costs, 5e8) == [1]
+    assert minimise_in_turn(losses, costs, 5e8 - 1) == [2]
