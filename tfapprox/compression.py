@@ -202,7 +202,7 @@ def _attempt(
         after = _size(cost_after(inspection, plan), _disk_bytes(staging))
         curves, remarks = collect_spectra(inspection, plan, spectra), inspection.notes
         # TensorFlow is to load both models now: give it the memory back.
-        del opened, inspection, factorizations, spectra
+        del opened, inspection, factorizations, spectra, score
         with clock("verifying"):
             verification = _verify(job.source, staging, job.inputs, job.tags, job.signature,
                                    config.seed, progress)  # fmt: skip
