@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from benchmarks import crs_ops
+from tfapprox.sampling.settings import Sampling
+
+
+@pytest.mark.parametrize(
+    "forms, shape", [(crs_ops.dense_forms, (4, 8, 5)), (crs_ops.conv_forms, (2, 4, 8))]
+)
+def test_all_forms_with_all_pairs_compute_the_same(forms, shape):
+    made = forms(shape, {"crs 1.0": Sampling()})
+    expected = made["exact"]()
+    assert len(made) >= 4
+    for name, form in made.items():
+        for ours, theirs in zip(form(), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_report_sets_the_best_sampled_form_against_every_baseline():
+    wall = {"exact": 8.0, "exact xla": 6.0, "crs 0.5": 3.0, "crs 0.5 xla": 4.0, "torch 0.5": 6.0}
+    cpu = {**wall, "exact": 12.0}
+    (record,) = crs_ops.report("case", [wall, cpu], [0.5])
+    assert record["form"] == "graph"
+    assert record["over best exact"] == 2
+    assert record["CPU over stock"] == 4
+    assert record["over torch"] == 2
+
+
+def test_medians_leave_the_first_run_out():
+    calls = []
+    wall, cpu = crs_ops.medians({"form": lambda: calls.append(1)}, 3)
+    assert len(calls) == 4
+    assert wall.keys() == cpu.keys() == {"form"}
