@@ -185,13 +185,12 @@ class FoldedSource(SavedModelSource):
             if mine:
                 fold(proto, mine)
         super().__init__(files, {}, None, {})
-        self.kernels = self._find_composed()
 
     def _trace(self) -> Tracer:
         self.provenance = ComposingProvenance(self._read_variable, self._chains)
         return super()._trace()
 
-    def _find_composed(self) -> list[KernelUses]:
+    def _find_kernels(self) -> list[KernelUses]:
         finder = _ComposedFinder(self.provenance, self.table)
         for instance in self.tracer.instances:
             body = instance.body
