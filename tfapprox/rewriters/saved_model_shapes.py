@@ -21,7 +21,8 @@ from tfapprox.rewriters.saved_model_tracing import BRANCHES, LOOPS, Call, Instan
 Shape = tuple[int | None, ...] | None
 Tensors = list[tf.Tensor | None]
 _LARGEST_CONSTANT = 1024
-_MOST_OPERATIONS = 300_000
+# Functions that call each other twice over can unfold without end.
+_MOST_OPERATIONS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,9 @@ class ShapeInference:
         inputs: Mapping[str, Shape],
     ) -> Tensors:
         body = instance.body
+        self._made += 1
+        if self._made > _MOST_OPERATIONS:
+            return [None] * len(body.returns)
         tensors: dict[str, tf.Tensor | None] = dict(zip(body.arguments, arguments, strict=True))
         for name in body.order:
             if name not in needed:
