@@ -231,7 +231,7 @@ def _label_sizes(
 ) -> list[int]:
     """Returns the sizes of an einsum kernel's axes: those summed, then those it brings in."""
     stages = list(products(steps))
-    sizes = []
+    sizes: list[int] = []
     for product, factor, total, side in (
         (stages[0], factors[0], matrix.shape[0], "contracted"),
         (stages[-1], factors[-1], matrix.shape[1], "free"),

@@ -6,6 +6,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +23,7 @@ from tfapprox.rewriters.saved_model import SavedModelSource
 from tfapprox.rewriters.saved_model_body import attribute
 from tfapprox.rewriters.saved_model_files import SavedModelFiles
 from tfapprox.rewriters.saved_model_other_uses import reject_other_uses
+from tfapprox.rewriters.saved_model_replacements import Replacement
 from tfapprox.rewriters.saved_model_sites import KernelUses, SiteFinder, readable_name
 from tfapprox.rewriters.saved_model_tracing import Tracer
 from tfapprox.rewriters.saved_model_writing import Writer, write
@@ -157,8 +159,8 @@ def _find_chains(
     for instance in traced.tracer.instances:
         body = instance.body
         if body.name not in found:
-            values = instance.values
-            chains = find_chains(body, lambda r, values=values: isinstance(values.get(r), Static))
+            statics = {r for r, value in instance.values.items() if isinstance(value, Static)}
+            chains = find_chains(body, statics.__contains__)
             found[body.name] = [c for c in chains if (body.name, c.node) not in left_out]
     return found
 
@@ -229,7 +231,7 @@ class _ComposedFinder(SiteFinder):
 class RestoringWriter(Writer):
     """Gives the dense kernels the names that the original ones had."""
 
-    def _replacement(self, kernel, factorization):
+    def _replacement(self, kernel: KernelUses, factorization: Factorization) -> Replacement:
         start = len(self._factors)
         made = super()._replacement(kernel, factorization)
         for index in range(start, len(self._factors)):
@@ -268,7 +270,7 @@ class RestoringWriter(Writer):
         return stored
 
 
-def _rename_children(node, targets: set[int]) -> None:
+def _rename_children(node: Any, targets: set[int]) -> None:
     names = [child.local_name for child in node.children]
     for child in node.children:
         wanted = _without_suffix(child.local_name)

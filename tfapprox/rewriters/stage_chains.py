@@ -133,6 +133,7 @@ class _Walker:
 
     def _walk(self, reference: str) -> tuple[tuple[Step, ...], str]:
         steps: list[Step] = []
+        step: Step
         while self._is_inside(reference):
             node = self._body.nodes[producer_of(reference)]
             inputs = self._body.data_inputs(node)
