@@ -142,7 +142,7 @@ class Writer:
         _check_fit(kernel, factorization)
         variables = sorted(
             (r for r in kernel.roots if r in self._table.variables),
-            key=lambda r: -self._table.variables[r].size,
+            key=lambda r: (-self._table.variables[r].size, r),
         )
         base = self._table.variables[variables[0]].name if variables else kernel.name
         indices = []
