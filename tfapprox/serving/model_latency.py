@@ -14,7 +14,7 @@ from tfapprox.serving.timing_process import timing_answers
 from tfapprox.serving.workload import workloads
 
 _NEAR = 0.15  # a prediction this far off, relative to what was measured, still counts as right
-_TIMING = TimingOptions(min_rounds=15, min_seconds=3.0, max_rounds=200)
+_TIMING = TimingOptions(min_rounds=15, min_seconds=6.0, max_rounds=400)
 
 
 @dataclasses.dataclass(frozen=True)
