@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
@@ -70,7 +71,7 @@ class CompressionConfig:
     def from_json(cls, body: dict) -> "CompressionConfig":
         fields = dict(body)
         fields["budget"] = Budget(**fields["budget"])
-        options = {
+        options: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in fields["candidates"].items()
         }
         fields["candidates"] = CandidateOptions(**options)

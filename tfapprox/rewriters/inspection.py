@@ -46,7 +46,7 @@ class Inspection:
     @property
     def macs(self) -> int:
         """MACs of all linear operations for one example."""
-        return sum(x.cost.macs for x in (*self.sites, *self.kept))
+        return sum(site.cost.macs for site in self.sites) + sum(x.cost.macs for x in self.kept)
 
     @property
     def cost(self) -> Cost:

@@ -78,7 +78,7 @@ def rebuild_keras_model(model: Any, stand_ins: Mapping[int, StandIns]) -> Any:
 def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, StandIns]:
     """Returns id(layer) -> the maker of its stages after checking names and shapes."""
     layers = layers_by_path(model)
-    matched = {}
+    matched: dict[int, StandIns] = {}
     for path, factorization in replacements.items():
         if path not in layers:
             raise UserError(f"model {model.name!r} has no site {path!r}: see inspect_keras_model")
