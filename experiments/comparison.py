@@ -65,13 +65,6 @@ def summarize(task: Task, results: Sequence[Result]) -> list[Row]:
     """Returns one row a method, in order of first appearance."""
     factor = 100 if task.measure == "accuracy" else 1
     methods = list(dict.fromkeys(result.method for result in results))
-    clocks = [
-        {
-            m: float(np.median([getattr(r, clock) for r in results if r.method == m]))
-            for m in methods
-        }
-        for clock in ("step_seconds", "step_cpu_seconds")
-    ]
     rows = []
     for method in methods:
         own = [result for result in results if result.method == method]
@@ -83,12 +76,23 @@ def summarize(task: Task, results: Sequence[Result]) -> list[Row]:
                 float(tests.mean()),
                 float(tests.std(ddof=1)) if len(own) > 1 else 0.0,
                 own[0].compute_reduction,
-                *(seconds.get("exact", float("nan")) / seconds[method] for seconds in clocks),
+                _speedup(results, method, "step_seconds"),
+                _speedup(results, method, "step_cpu_seconds"),
                 own[0].kept_bytes / 2**20,
                 max(record["peak_memory_mib"] for r in own for record in r.history),
             )
         )
     return rows
+
+
+def _speedup(results: Sequence[Result], method: str, clock: str) -> float:
+    times = {
+        name: [getattr(result, clock) for result in results if result.method == name]
+        for name in ("exact", method)
+    }
+    if not times["exact"]:
+        return float("nan")
+    return float(np.median(times["exact"]) / np.median(times[method]))
 
 
 def markdown(task: Task, rows: Sequence[Row]) -> str:

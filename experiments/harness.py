@@ -14,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 from tensorflow import keras
 
+from experiments.checkpoints import Checkpoints
 from experiments.config import ExperimentConfig
 from experiments.datasets import Data, Split
 from experiments.export import export_saved_model
@@ -72,7 +73,7 @@ def train(
     data = task.load(config)
     _set_up_process(config, seed)
     model = _build(task, config, data, config.sampling_of(method), seed)
-    state = _Checkpoints(model, folder / "checkpoints", config.resume)
+    state = Checkpoints(model, folder / "checkpoints", config.resume)
     records = _read_metrics(folder / "metrics.jsonl", state.epoch)
     steps = len(data.train) // config.batch_size
     epochs = math.ceil(config.steps / steps) if config.steps else config.epochs
@@ -211,10 +212,8 @@ def _summarize(
         records,
         best[f"test_{task.measure}"],
         model_compute_reduction(*sizes),
-        *(
-            float(np.median([record[clock] / record["steps"] for record in timed]))
-            for clock in ("seconds", "cpu_seconds")
-        ),
+        float(np.median([record["seconds"] / record["steps"] for record in timed])),
+        float(np.median([record["cpu_seconds"] / record["steps"] for record in timed])),
         kept_activation_bytes(*sizes),
     )
 
@@ -223,38 +222,6 @@ def _reset_states(model: Any) -> None:
     for layer in model.layers:
         if getattr(layer, "stateful", False):
             (layer.reset_state if hasattr(layer, "reset_state") else layer.reset_states)()
-
-
-class _Checkpoints:
-    """The state of a run, restored on construction when asked to."""
-
-    def __init__(self, model: Any, folder: pathlib.Path, resume: bool):
-        optimizer = model.optimizer.variables
-        optimizer = optimizer() if callable(optimizer) else optimizer
-        self._epoch = tf.Variable(0, dtype=tf.int64)
-        checkpoint = tf.train.Checkpoint(
-            model=[_raw(v) for v in model.variables],
-            optimizer=[_raw(v) for v in optimizer],
-            epoch=self._epoch,
-        )
-        self._manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=2)
-        if resume and self._manager.latest_checkpoint:
-            status = checkpoint.restore(self._manager.latest_checkpoint)
-            status.assert_existing_objects_matched()
-            logging.info("resumed after epoch %d", self.epoch)
-
-    @property
-    def epoch(self) -> int:
-        return int(self._epoch.numpy())
-
-    def save(self, epoch: int) -> None:
-        self._epoch.assign(epoch)
-        self._manager.save(checkpoint_number=epoch)
-
-
-def _raw(variable: Any) -> tf.Variable:
-    # A Keras 3 variable wraps TensorFlow's.
-    return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 def _read_metrics(path: pathlib.Path, epochs: int) -> list[dict[str, float]]:

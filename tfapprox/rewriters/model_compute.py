@@ -50,7 +50,7 @@ def kept_activation_bytes(model: Any, batch_size: int) -> int:
     total = 0.0
     for layer, source, output, _ in _calls(model, set()):
         if _forward(layer, output)[0]:
-            sampling = getattr(layer, "sampling", None)
+            sampling: Any = getattr(layer, "sampling", None)
             nested = sampling is not None and sampling.mode == "nested"
             share = sampling.forward_ratio if nested else 1.0
             entries = math.prod(size or 1 for size in source.shape[1:])

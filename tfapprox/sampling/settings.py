@@ -24,7 +24,7 @@ class Sampling:
       min_samples: least number of pairs kept in a sampled gradient product.
       scale: True for unbiased estimates, False for plain sums of the kept pairs,
         "auto" to decide from the data at every step. Plain sums win when a factor
-        has zero mean; when neither has, they are 1.6 to 2.7 times worse.
+        has zero mean; when neither has, they are 1.6 to 2.9 times worse.
       mode: "nested" (gradients see only what the forward product sampled),
         "forward_only" (sampled forward, full gradients), "meprop" (exact forward;
         gradients keep the columns of dY with the largest norms).
