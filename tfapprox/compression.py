@@ -58,7 +58,7 @@ def plan_saved_model(
 ) -> Plan:
     """Returns the plan that `compress_saved_model` would follow, and writes nothing.
 
-    Args: see `compress_saved_model`; inputs and threads count for latencies only.
+    Args: see `compress_saved_model`; inputs settle the sizes that the signature leaves open.
 
     Raises:
       UserError: as `compress_saved_model`.
@@ -66,7 +66,7 @@ def plan_saved_model(
     from tfapprox.rewriters.saved_model import open_saved_model
 
     progress("reading the model", 0, 0)
-    opened = open_saved_model(str(source), tags, signature)
+    opened = open_saved_model(str(source), tags, signature, _shapes(inputs))
     timed = None
     if config.measures_latency:
         timed = _time_original(
@@ -184,7 +184,7 @@ def _attempt(
         check_warmup_support()
     with clock("reading"):
         progress("reading the model", 0, 0)
-        opened = open_saved_model(str(job.source), job.tags, job.signature)
+        opened = open_saved_model(str(job.source), job.tags, job.signature, _shapes(job.inputs))
     inspection, config, timed = opened.inspection, job.config, None
     if plan is None and config.measures_latency:
         with clock("timing"):
@@ -226,6 +226,10 @@ def _attempt(
         )
         _leave_traces(staging, report)
     return report
+
+
+def _shapes(inputs: Inputs | None) -> dict[str, tuple[int, ...]]:
+    return {key: value.shape for key, value in (inputs or {}).items()}
 
 
 def _time_original(

@@ -204,3 +204,18 @@ def test_variables_that_nothing_reads_are_noted_and_not_counted(tmp_path):
     inspection = open_saved_model(tmp_path / "m").inspection
     assert inspection.params == 96 * 128
     assert any("1 variables (48 KiB) are read by no function" in n for n in inspection.notes)
+
+
+def test_given_shapes_settle_the_sizes_that_a_signature_leaves_open(tmp_path):
+    w = variable(3, 3, 4, 8)
+    export(
+        tmp_path / "model",
+        lambda x: {"y": tf.nn.conv2d(x, w, 1, "SAME")},
+        {"x": activations(2, 5, 6, 4)},
+        {"w": w},
+        shapes={"x": [None, None, None, 4]},
+    )
+    given = open_saved_model(tmp_path / "model", example_shapes={"x": (2, 5, 6, 4)}).inspection
+    assert (given.macs, given.sites[0].assumed_size) == (5 * 6 * w.shape.num_elements(), "")
+    unfit = open_saved_model(tmp_path / "model", example_shapes={"x": (2, 5)}).inspection
+    assert "taken as" in unfit.sites[0].assumed_size

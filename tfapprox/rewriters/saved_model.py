@@ -192,8 +192,8 @@ def open_saved_model(
       path: the directory; it is only read, now and later.
       tags: of the graph to use.
       signature: whose costs count; serving_default, or else the first by name.
-      example_shapes: input key -> shape of one example with its batch axis, to settle
-        sizes the signature leaves open.
+      example_shapes: input key -> shape of an array with its batch axis, to settle
+        other sizes that the signature leaves open.
 
     Raises:
       UserError: no SavedModel there, a damaged one, an unknown tag set or signature,

@@ -38,7 +38,7 @@ class SignatureLayouts:
         table: VariableTable,
         example_shapes: Mapping[str, Sequence[int]],
     ):
-        """Args: example_shapes: input key -> shape to use in place of the signature's."""
+        """Args: example_shapes: input key -> shape, for the sizes that a signature leaves open."""
         self._meta, self._tracer = meta, tracer
         self._sizes = {key: variable.shape for key, variable in table.variables.items()}
         self._example_shapes = example_shapes
@@ -96,11 +96,17 @@ class SignatureLayouts:
         return inference.occurrences
 
     def _input_shape(self, key: str, spec: TensorSpec) -> Shape:
-        if key in self._example_shapes:
-            return tuple(self._example_shapes[key])
-        if spec.shape and spec.shape[0] is None:
-            return (1, *spec.shape[1:])
-        return spec.shape
+        given = self._example_shapes.get(key)
+        shape = spec.shape
+        if given and spec.admits(tuple(given)):
+            shape = tuple(given) if shape is None else _merge(shape, given)
+        if shape and (spec.shape is None or spec.shape[0] is None):
+            return (1, *shape[1:])
+        return shape
+
+
+def _merge(shape: Sequence[int | None], given: Sequence[int]) -> tuple[int, ...]:
+    return tuple(b if a is None else a for a, b in zip(shape, given, strict=True))
 
 
 def _is_known(place: Occurrence) -> bool:
