@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def plan_inside(model: str) -> Plan | None:
     """Returns the plan that a compressed model carries; one that can't be read is told of."""
-    from tfapprox.compression import EXTRA
+    from tfapprox.rewriters.plan import EXTRA
 
     path = pathlib.Path(model, EXTRA, "plan.json")
     if not path.is_file():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
-from tfapprox import compression, planning
-from tfapprox.compression import compress_saved_model
+from tfapprox import planning
+from tfapprox.compression import compress_saved_model, steps, timing
 from tfapprox.config import CompressionConfig
 from tfapprox.errors import UserError
 from tfapprox.selection.latency_table import RelativeTime, add_latency
@@ -55,9 +55,9 @@ def clock(monkeypatch):
 
     timed = TimedModel(8_000_000, {}, SiteTimingOptions(batch_size=4))
     monkeypatch.setattr(planning, "measure_sites", measure_sites)
-    monkeypatch.setattr(compression, "time_saved_model", lambda *args: timed)
-    monkeypatch.setattr(compression, "measure_saved_models", measure_models)
-    monkeypatch.setattr(compression, "factorize_plan", factorize)
+    monkeypatch.setattr(timing, "time_saved_model", lambda *args: timed)
+    monkeypatch.setattr(timing, "measure_saved_models", measure_models)
+    monkeypatch.setattr(steps, "factorize_plan", factorize)
     return state
 
 

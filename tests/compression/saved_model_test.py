@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfapprox.compression import EXTRA, compress_model, compress_saved_model, plan_saved_model
+from tfapprox.compression import compress_model, compress_saved_model, plan_saved_model
 from tfapprox.config import CompressionConfig
 from tfapprox.errors import InfeasibleBudgetError, UserError, VerificationError
 from tfapprox.report.report import Report
-from tfapprox.rewriters.plan import Plan
+from tfapprox.rewriters.plan import EXTRA, Plan
 from tfapprox.selection.problem import Budget
 from tfapprox.serving.cc_loader import CcSession
 

@@ -1,0 +1,53 @@
+"""What each candidate alone does to a user's score of the whole model."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tfapprox import registry
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.accounting.site import Site
+from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.selection.greedy import Score, ScoreCache
+from tfapprox.selection.problem import Configuration
+
+
+def score_saved_models(
+    source: Path,
+    opened: Any,
+    evaluate: Callable[[str], float] | None,
+    scores: str | PathLike[str] | None,
+) -> Score | None:
+    """Returns a function that writes a SavedModel with one site replaced and evaluates it."""
+    from tfapprox.rewriters.saved_model import write_saved_model
+
+    if evaluate is None:
+        return None
+
+    def evaluate_with(factorizations: dict[str, Factorization]) -> float:
+        if not factorizations:
+            return evaluate(str(source))
+        with tempfile.TemporaryDirectory(prefix="tfapprox-score-") as folder:
+            path = str(Path(folder, "model"))
+            write_saved_model(opened, factorizations, path)
+            return evaluate(path)
+
+    return make_score(opened.inspection.sites, evaluate_with, scores)
+
+
+def make_score(
+    sites: Sequence[Site],
+    evaluate_with: Callable[[dict[str, Factorization]], float],
+    scores: str | PathLike[str] | None,
+) -> Score:
+    spectra = SpectrumCache()
+
+    def score(site: Site | None, choice: Configuration | None) -> float:
+        if site is None or choice is None:
+            return evaluate_with({})
+        method = registry.look_up("decomposition", choice.decomposition)
+        return evaluate_with({site.name: method.factorize(site, choice, spectra)})
+
+    return score if scores is None else ScoreCache(score, sites, Path(scores))
