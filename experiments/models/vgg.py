@@ -10,7 +10,10 @@ _CONVOLUTIONS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 def vgg(
-    depth: int = 16, classes: int = 10, input_shape: tuple[int, int, int] = (32, 32, 3)
+    depth: int = 16,
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    width: int = 64,
 ) -> keras.Model:
     """Returns VGG-`depth` with batch normalisation and one dense layer, ending in logits.
 
@@ -21,6 +24,7 @@ def vgg(
       depth: 16 or 19.
       classes: number of logits.
       input_shape: [height, width, channels] of one image, at least 32 pixels a side.
+      width: filters of the first block; the last two have eight times as many.
 
     References:
       Simonyan and Zisserman 2015, table 1 (D and E); the three dense layers for
@@ -30,9 +34,9 @@ def vgg(
         raise ValueError(f"depth must be among {sorted(_CONVOLUTIONS)}, got {depth}")
     inputs = x = keras.Input(input_shape)
     for block, count in enumerate(_CONVOLUTIONS[depth], 1):
-        width = min(512, 32 * 2**block)
+        filters = width * min(8, 2 ** (block - 1))
         for index in range(1, count + 1):
-            x = blocks.conv_norm_relu(x, width, 3, f"conv{block}_{index}", use_bias=True)
+            x = blocks.conv_norm_relu(x, filters, 3, f"conv{block}_{index}", use_bias=True)
         x = keras.layers.MaxPooling2D(name=f"pool{block}")(x)
     x = keras.layers.Flatten()(x)
     outputs = keras.layers.Dense(classes, name="logits")(x)

@@ -1,0 +1,166 @@
+"""Compresses and retrains networks by ALDS, ALDS+ and what the paper compares them with.
+
+One panel of the paper's figures, with hyper-parameters of its Table 3:
+
+  python -m experiments.cifar_alds --model_dir=DIR --dataset=cifar10 --network=resnet20b \\
+    --mode=one_shot --seeds=3
+
+--preset=small is a ResNet8 on 2,000 images for a few epochs, which a laptop does in
+minutes; flags that are given override it. What was interrupted goes on where it was,
+without a flag; a new run needs a new --model_dir.
+
+References: Liebenwein, Maalouf, Gal, Feldman and Rus, "Compressing Neural Networks:
+Towards Determining the Optimal Layer-wise Decomposition", 2021, supplement, Tables 3
+and 6 to 8.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments.alds_training import METHODS, AldsExperiment, run_experiment
+from experiments.config import ExperimentConfig
+from experiments.image_training import ImageTraining, write_flags
+from tfapprox.errors import UserError
+from tfapprox.training.compress_retrain import cascade
+
+# Epochs, warm-up epochs, batch size, learning rate, its decay, weight decay, Nesterov,
+# and the epochs at which the rate decays.
+_PAPER: dict[str, tuple[int, int, int, float, float, float, bool, tuple[int, ...]]] = {
+    "vgg16": (300, 10, 256, 0.05, 0.5, 5e-4, False, tuple(range(30, 300, 30))),
+    "resnet20b": (182, 5, 128, 0.1, 0.1, 1e-4, False, (91, 136)),
+    "densenet22": (300, 10, 64, 0.1, 0.1, 1e-4, True, (150, 225)),
+    "wrn16-8": (200, 5, 128, 0.1, 0.2, 5e-4, True, (60, 120, 180)),
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": {
+        "network": "resnet8b",
+        "train_examples": 2000,
+        "epochs": 5,
+        "retrain_epochs": 3,
+        "batch_size": 32,
+        "keeps": ["0.5", "0.3"],
+        "methods": ["alds", "svd", "svd_energy"],
+    },
+}
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of this binary."""
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_enum(
+        "preset", "paper", list(PRESETS), "Where other flags' defaults come from.", **own
+    )
+    flags.DEFINE_string("model_dir", "", "Where results go (required).", **own)
+    flags.DEFINE_string(
+        "dataset",
+        "digits",
+        "digits (scikit-learn), synthetic; any other name is read from --data_dir (IDX files) or "
+        "loaded by TensorFlow Datasets, e.g. cifar10.",
+        **own,
+    )
+    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.", **own)
+    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.", **own)
+    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.", **own)
+    flags.DEFINE_string("network", "resnet20b", f"{', '.join(_PAPER)}, and others.", **own)
+    flags.DEFINE_list(
+        "methods", list(METHODS), f"How to compress, among {', '.join(METHODS)}.", **own
+    )
+    flags.DEFINE_enum(
+        "mode",
+        "one_shot",
+        ["compress_only", "one_shot", "iterative"],
+        "How to get to a ratio.",
+        **own,
+    )
+    flags.DEFINE_list("keeps", [], "Shares of the parameters that remain; default: alpha^i.", **own)
+    flags.DEFINE_float("alpha", 0.8, "Ratio from one step of the default list to the next.", **own)
+    flags.DEFINE_float("least", 0.05, "Where the default list ends.", **own)
+    flags.DEFINE_float("drop", 0.005, "Largest loss of accuracy of the exported models.", **own)
+    flags.DEFINE_integer("seed", 0, "First seed: of weights and order of examples.", **own)
+    flags.DEFINE_integer("seeds", 1, "How many seeds.", **own)
+    flags.DEFINE_integer("epochs", 0, "Passes over the training data; 0 is the paper's.", **own)
+    flags.DEFINE_integer("retrain_epochs", 0, "The schedule's last ones; 0 is all of them.", **own)
+    flags.DEFINE_integer("batch_size", 0, "Examples a step; 0 is the paper's.", **own)
+    flags.DEFINE_float("learning_rate", 0.0, "0 is the paper's.", **own)
+    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.", **own)
+
+
+def experiment_from_flags(values: flags.FlagValues) -> AldsExperiment:
+    """Returns the experiment the flags describe.
+
+    Raises:
+      UserError: a flag is missing or out of range.
+    """
+    if not values.model_dir:
+        raise UserError("--model_dir is required: it gets models, plans and results")
+    for name, default in PRESETS[values.preset].items():
+        if not values[name].present:
+            values[name].value = default
+    training = _training(values)
+    return AldsExperiment(
+        training,
+        tuple(values.methods),
+        _ratios(values.keeps) or cascade(values.least, values.alpha),
+        values.retrain_epochs or training.config.epochs,
+        values.mode,
+        values.drop,
+    )
+
+
+def _training(values: flags.FlagValues) -> ImageTraining:
+    paper = _PAPER.get(values.network, _PAPER["resnet20b"])
+    epochs, warmup, batch_size, rate, decay, weight_decay, nesterov, milestones = paper
+    config = ExperimentConfig(
+        pathlib.Path(values.model_dir),
+        dataset=values.dataset,
+        data_dir=values.data_dir,
+        seed=values.seed,
+        seeds=values.seeds,
+        epochs=values.epochs or epochs,
+        batch_size=values.batch_size or batch_size,
+        learning_rate=values.learning_rate or rate,
+        jit_compile=values.jit_compile,
+    )
+    return ImageTraining(
+        config,
+        values.network,
+        values.augment,
+        values.train_examples,
+        warmup / epochs,
+        tuple(milestone / epochs for milestone in milestones),
+        decay,
+        weight_decay,
+        nesterov,
+    )
+
+
+def _ratios(words: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise UserError(f"--keeps needs numbers, e.g. 0.5,0.3, got {words}") from error
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment that the flags describe; returns the exit status."""
+    logging.set_verbosity(logging.INFO)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+        experiment = experiment_from_flags(flags.FLAGS)
+        write_flags(flags.FLAGS, experiment.training.config.model_dir)
+        run_experiment(experiment)
+    except UserError as error:
+        print(f"cifar_alds: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(lambda argv: sys.exit(main(argv)))

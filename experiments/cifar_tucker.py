@@ -1,0 +1,139 @@
+"""Trains networks that are decomposed by Tucker-2 on the way, and perhaps reconstructed.
+
+The paper's VGG19, decomposed at epoch 10, and reconstructed 10 epochs before the end:
+
+  python -m experiments.cifar_tucker --model_dir=DIR --dataset=cifar10 --network=vgg19 \\
+    --at_epoch=10 --reconstruct_at=190 --seeds=3
+
+--preset=small is a VGG19 of an eighth of the width on 2,000 images for a few epochs, which
+a laptop does in minutes; flags that are given override it. Trainings that were
+interrupted go on where they were, without a flag; a new one needs a new --model_dir.
+
+References: Elhoushi, Shafiq, Tian, Li and Chen, "Accelerating Training using Tensor
+Decomposition", 2019, Tables 1 to 4.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments.config import ExperimentConfig
+from experiments.image_training import ImageTraining, write_flags
+from experiments.tucker_training import METHODS, TuckerExperiment, run_experiment
+from tfapprox.decompositions.options import CandidateOptions
+from tfapprox.errors import UserError
+from tfapprox.selection.problem import Budget
+from tfapprox.training.decompose_in_training import DecomposeInTraining
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    # So few steps leave much noise in the kernels: EVBMF would find nothing else.
+    "small": {
+        "network": "vgg19-8",
+        "train_examples": 2000,
+        "epochs": 8,
+        "at_epoch": 3,
+        "reconstruct_at": 6,
+        "batch_size": 32,
+        "learning_rate": 0.05,
+        "selector": "energy",
+        "keep": 0.09,
+        "rank_multiple": 1,
+    },
+}
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags of this binary."""
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_enum(
+        "preset", "paper", list(PRESETS), "Where other flags' defaults come from.", **own
+    )
+    flags.DEFINE_string("model_dir", "", "Where results go (required).", **own)
+    flags.DEFINE_string(
+        "dataset",
+        "digits",
+        "digits (scikit-learn), synthetic; any other name is read from --data_dir (IDX files) or "
+        "loaded by TensorFlow Datasets, e.g. cifar10.",
+        **own,
+    )
+    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.", **own)
+    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.", **own)
+    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.", **own)
+    flags.DEFINE_string(
+        "network", "vgg19", "vgg19, densenet40, resnet56; vgg19-8 is narrow.", **own
+    )
+    flags.DEFINE_list(
+        "methods", list(METHODS), f"What to train, among {', '.join(METHODS)}.", **own
+    )
+    flags.DEFINE_integer("at_epoch", 10, "Decompose before this epoch (from 0).", **own)
+    flags.DEFINE_integer("reconstruct_at", 190, "Reconstruct before this epoch (from 0).", **own)
+    flags.DEFINE_string("decomposition", "tucker2", "tucker2, svd, cp and others.", **own)
+    flags.DEFINE_string("selector", "evbmf", "evbmf, energy, alds and others.", **own)
+    flags.DEFINE_float("keep", 1.0, "Share of the parameters that may remain.", **own)
+    flags.DEFINE_integer("rank_multiple", 8, "Ranks are multiples of this in large layers.", **own)
+    flags.DEFINE_bool("first_layer", False, "Decompose the first layer, too.", **own)
+    flags.DEFINE_integer("seed", 0, "First seed: of weights and order of examples.", **own)
+    flags.DEFINE_integer("seeds", 1, "How many seeds.", **own)
+    flags.DEFINE_integer("epochs", 200, "Passes over the training data.", **own)
+    flags.DEFINE_integer("batch_size", 128, "Examples a step.", **own)
+    flags.DEFINE_float("learning_rate", 0.1, "Divided by 10 at 1/2 and 3/4 of the epochs.", **own)
+    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.", **own)
+
+
+def experiment_from_flags(values: flags.FlagValues) -> TuckerExperiment:
+    """Returns the experiment the flags describe.
+
+    Raises:
+      UserError: a flag is missing or out of range.
+    """
+    if not values.model_dir:
+        raise UserError("--model_dir is required: it gets states, metrics and SavedModels")
+    for name, default in PRESETS[values.preset].items():
+        if not values[name].present:
+            values[name].value = default
+    config = ExperimentConfig(
+        pathlib.Path(values.model_dir),
+        dataset=values.dataset,
+        data_dir=values.data_dir,
+        seed=values.seed,
+        seeds=values.seeds,
+        epochs=values.epochs,
+        batch_size=values.batch_size,
+        learning_rate=values.learning_rate,
+        jit_compile=values.jit_compile,
+    )
+    settings = DecomposeInTraining(
+        values.at_epoch,
+        values.decomposition,
+        values.selector,
+        values.reconstruct_at,
+        budget=Budget("params", keep=values.keep),
+        first_layer=values.first_layer,
+        candidates=CandidateOptions(rank_multiple=values.rank_multiple),
+    )
+    training = ImageTraining(config, values.network, values.augment, values.train_examples)
+    return TuckerExperiment(training, settings, tuple(values.methods))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the experiment that the flags describe; returns the exit status."""
+    logging.set_verbosity(logging.INFO)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+        experiment = experiment_from_flags(flags.FLAGS)
+        write_flags(flags.FLAGS, experiment.training.config.model_dir)
+        run_experiment(experiment)
+    except UserError as error:
+        print(f"cifar_tucker: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(lambda argv: sys.exit(main(argv)))

@@ -1,0 +1,168 @@
+"""Networks, data and optimizer of the experiments that decompose image classifiers."""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from tensorflow import keras
+
+from experiments.config import ExperimentConfig
+from experiments.datasets import Data, Split, load_images
+from experiments.harness import training_batches
+from experiments.images import crop_and_flip, whiten
+from experiments.models.densenet import DenseNetConfig, densenet
+from experiments.models.resnet_cifar import resnet_cifar
+from experiments.models.vgg import vgg
+from experiments.models.wide_resnet import wide_resnet
+from experiments.task import Task
+from tfapprox.errors import UserError
+
+_SHAPE = (32, 32, 3)
+
+
+@keras.utils.register_keras_serializable("tfapprox_experiments")
+class StepSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly and then falls in steps."""
+
+    def __init__(self, rate: float, warmup: int, boundaries: Sequence[int], decay: float):
+        """Args: warmup, boundaries: in steps; at each boundary the rate is multiplied."""
+        self._rate, self._warmup = rate, warmup
+        self._boundaries, self._decay = list(boundaries), decay
+
+    def __call__(self, step: Any) -> Any:
+        step = tf.cast(step, tf.float32)
+        passed = tf.reduce_sum(tf.cast(step >= self._boundaries, tf.float32))
+        rise = tf.minimum(1.0, (step + 1.0) / max(1, self._warmup))
+        return self._rate * rise * self._decay**passed
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "rate": self._rate,
+            "warmup": self._warmup,
+            "boundaries": self._boundaries,
+            "decay": self._decay,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTraining:
+    """What to train on what.
+
+    Attributes:
+      config: data, epochs, batch size, learning rate, first seed; it samples nothing.
+      network: see `build_network`.
+      augment: random crops and flips.
+      train_examples: use only so many; 0 is all.
+      warmup: share of the epochs in which the learning rate rises from 0.
+      milestones, decay: shares of the epochs after which it is multiplied by `decay`.
+      weight_decay, nesterov: of SGD with momentum 0.9.
+    """
+
+    config: ExperimentConfig
+    network: str
+    augment: bool = True
+    train_examples: int = 0
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    decay: float = 0.1
+    weight_decay: float = 1e-4
+    nesterov: bool = False
+
+    def load(self) -> Data:
+        """Returns the data, cut short if asked for: no more is validated than trained on.
+
+        Raises:
+          UserError: they are not there.
+        """
+        config = self.config
+        data = load_images(config.dataset, config.data_dir, _SHAPE, config.seed)
+        count = self.train_examples or len(data.train)
+        train, valid = (Split(part.x[:count], part.y[:count]) for part in (data.train, data.valid))
+        return dataclasses.replace(data, train=train, valid=valid)
+
+    def model(self, data: Data, seed: int) -> Any:
+        """Returns the network with fresh weights, compiled with its schedule."""
+        keras.utils.set_random_seed(seed)
+        model = build_network(self.network, data.classes)
+        config = self.config
+        total = config.epochs * (len(data.train) // config.batch_size)
+        schedule = StepSchedule(
+            config.learning_rate,
+            round(total * self.warmup),
+            [round(total * share) for share in self.milestones],
+            self.decay,
+        )
+        model.compile(
+            keras.optimizers.SGD(
+                schedule, momentum=0.9, nesterov=self.nesterov, weight_decay=self.weight_decay
+            ),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            jit_compile=config.jit_compile,
+        )
+        return model
+
+    def batches(self, data: Data, seed: int, epoch: int) -> tf.data.Dataset:
+        """Returns an epoch's training batches, in an order set by seed and epoch."""
+        return training_batches(self._task, data, self.config.batch_size, seed, epoch)
+
+    def examples(self, split: Split) -> tf.data.Dataset:
+        """Returns batches to evaluate on."""
+        batches = tf.data.Dataset.from_tensor_slices((split.x, split.y)).batch(250)
+        return batches.map(lambda x, y: (whiten(x), y))
+
+    def sample(self, data: Data) -> np.ndarray:
+        """Returns two inputs of the network."""
+        return np.asarray(whiten(data.test.x[:2]))
+
+    @property
+    def _task(self) -> Task:
+        # Only the preparation of batches is taken from it.
+        nothing: Any = None
+        prepare = crop_and_flip if self.augment else None
+        return Task(self.network, nothing, nothing, nothing, whiten, prepare=prepare)
+
+
+def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
+    """Writes a binary's flags so that --flagfile=MODEL_DIR/flags.txt runs the same again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    module: Any = values.find_module_defining_flag("model_dir")
+    own = values.flags_by_module_dict()[module]
+    text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
+    (folder / "flags.txt").write_text(text)
+
+
+def build_network(name: str, classes: int) -> Any:
+    """Returns a fresh network for 32x32 images, in the papers' forms.
+
+    Args:
+      name: vgg16, vgg19 (vgg19-8: 8 filters in the first block instead of 64),
+        resnet20 and deeper ones (resnet20b: 1x1 convolutions as shortcuts),
+        densenet40 (k = 12), densenet22 (k = 12, BC), wrn16-8 and others.
+
+    Raises:
+      UserError: no such network; the message lists the names.
+    """
+    try:
+        if match := re.fullmatch(r"vgg(16|19)(?:-(\d+))?", name):
+            return vgg(int(match[1]), classes, _SHAPE, int(match[2] or 64))
+        if match := re.fullmatch(r"resnet(\d+)(b?)", name):
+            return resnet_cifar(int(match[1]), "B" if match[2] else "A", classes, _SHAPE)
+        if name == "densenet40":
+            dense = DenseNetConfig(40, 12, bottleneck=False, reduction=1.0, classes=classes)
+            return densenet(dense)
+        if name == "densenet22":
+            return densenet(DenseNetConfig(22, 12, classes=classes))
+        if match := re.fullmatch(r"wrn(\d+)-(\d+)", name):
+            return wide_resnet(int(match[1]), int(match[2]), classes)
+    except ValueError as error:  # a depth that does not divide
+        raise UserError(f"--network={name}: {error}") from error
+    raise UserError(
+        f"unknown --network={name}: vgg16, vgg19[-WIDTH], resnet20[b], resnet56[b], densenet40, "
+        "densenet22 or wrn<depth>-<widening>"
+    )

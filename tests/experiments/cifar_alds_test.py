@@ -1,0 +1,79 @@
+"""The experiment at a tiny size, and its flags."""
+
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import cifar_alds
+from experiments.alds_training import METHODS, run_experiment
+from tfapprox.errors import UserError
+from tfapprox.serving.cc_loader import CcSession
+
+TINY = (
+    "--dataset=digits",
+    "--noaugment",
+    "--network=resnet8b",
+    "--train_examples=32",
+    "--epochs=1",
+    "--mode=compress_only",
+    "--batch_size=32",
+    "--keeps=0.5",
+    "--methods=alds,svd",
+    "--drop=1",
+)
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    cifar_alds.define_flags(values)
+    values(["cifar_alds", *arguments])
+    return cifar_alds.experiment_from_flags(values)
+
+
+def test_methods_share_the_dense_training_and_leave_results(tmp_path):
+    experiment = parse(f"--model_dir={tmp_path}", *TINY)
+    rows = run_experiment(experiment)
+    assert [row.method for row in rows] == ["dense", "alds", "svd"]
+    assert all(row.params_ratio <= row.keep for row in rows)
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 3
+    assert (tmp_path / "results.png").exists() and "| alds |" in (
+        tmp_path / "results.md"
+    ).read_text()
+    with CcSession(str(tmp_path / "0" / "alds-chosen")) as session:
+        (logits,) = session.run({"inputs": np.zeros((1, 32, 32, 3), "float32")}).values()
+    assert logits.shape == (1, 10)
+
+
+def test_hyper_parameters_of_the_paper_are_the_defaults():
+    training = parse("--model_dir=x", "--network=densenet22").training
+    assert (training.config.epochs, training.config.batch_size, training.nesterov) == (
+        300,
+        64,
+        True,
+    )
+    assert training.milestones == (0.5, 0.75)
+    experiment = parse("--model_dir=x")
+    assert experiment.training.config.epochs == experiment.retrain_epochs == 182
+    assert experiment.keeps[:2] == pytest.approx((0.8, 0.64)) and experiment.keeps[-1] <= 0.05
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_settings(method):
+    config = parse("--model_dir=x", f"--methods={method}").config_of(method, 3)
+    assert (config.method, config.seed) == (method, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "model_dir"),
+        (("--model_dir=x", "--methods=magic"), "--methods"),
+        (("--model_dir=x", "--keeps=half"), "--keeps"),
+        (("--model_dir=x", "--epochs=2", "--retrain_epochs=3"), "retrain_epochs"),
+    ],
+)
+def test_impossible_flags_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(*arguments)

@@ -1,0 +1,94 @@
+"""Every method of the experiment, at a tiny size, and its flags."""
+
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import cifar_tucker
+from experiments.image_training import StepSchedule, build_network
+from experiments.tucker_training import METHODS, run_experiment
+from tfapprox.errors import UserError
+from tfapprox.serving.cc_loader import CcSession
+
+TINY = (
+    "--dataset=digits",
+    "--noaugment",
+    "--network=resnet8",
+    "--train_examples=64",
+    "--epochs=3",
+    "--at_epoch=1",
+    "--reconstruct_at=2",
+    "--batch_size=32",
+    "--selector=energy",
+    "--keep=0.5",
+)
+
+
+@pytest.fixture
+def flag_values():
+    values = flags.FlagValues()
+    cifar_tucker.define_flags(values)
+    return values
+
+
+def parse(values, *arguments):
+    values(["cifar_tucker", *arguments])
+    return cifar_tucker.experiment_from_flags(values)
+
+
+def test_trainings_leave_their_results(flag_values, tmp_path):
+    methods = "--methods=reconstruct,original_then_decompose"
+    experiment = parse(flag_values, f"--model_dir={tmp_path}", methods, *TINY)
+    rows = {row.method: row for row in run_experiment(experiment)}
+    whole = build_network("resnet8", 10).count_params()
+    assert all(row.params <= 0.5 * whole for row in rows.values())
+    records = (tmp_path / "reconstruct-0" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in records] == [1, 2, 3]
+    assert len(json.loads((tmp_path / "results.json").read_text())["trainings"]) == 2
+    name = "original_then_decompose-0"
+    with CcSession(str(tmp_path / name / "saved_model")) as session:
+        (logits,) = session.run({"inputs": np.zeros((1, 32, 32, 3), "float32")}).values()
+    assert logits.shape == (1, 10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_its_switches(flag_values, method):
+    experiment = parse(flag_values, "--model_dir=x", *TINY)
+    epochs = [experiment.settings_of(method).is_decomposed(epoch) for epoch in range(3)]
+    expected = {"decompose": [False, True, True], "reconstruct": [False, True, False]}
+    assert epochs == expected.get(method, [False] * 3)
+
+
+def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
+    experiment = parse(flag_values, "--model_dir=x", "--preset=small", "--epochs=4", "--seeds=2")
+    assert experiment.training.network == "vgg19-8"
+    assert experiment.training.config.epochs == 4
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "model_dir"),
+        (("--model_dir=x", "--methods=magic"), "--methods"),
+        (("--model_dir=x", "--at_epoch=5", "--reconstruct_at=4"), "reconstruct_at"),
+    ],
+)
+def test_impossible_flags_are_refused(flag_values, arguments, message):
+    with pytest.raises(UserError, match=message):
+        parse(flag_values, *arguments)
+
+
+def test_networks_are_found_by_name():
+    sizes = [build_network(name, 10).count_params() for name in ("resnet8", "resnet8b")]
+    assert sizes[0] < sizes[1]
+    for name in ("resnet9", "lenet"):
+        with pytest.raises(UserError, match=name):
+            build_network(name, 10)
+
+
+def test_the_schedule_rises_and_falls_in_steps():
+    schedule = StepSchedule(0.4, 4, [10, 20], 0.1)
+    rates = [float(schedule(step)) for step in (0, 3, 9, 10, 25)]
+    np.testing.assert_allclose(rates, [0.1, 0.4, 0.4, 0.04, 0.004], rtol=1e-6)
