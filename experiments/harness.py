@@ -27,6 +27,11 @@ from tfapprox.rewriters.approximate_training import (
 )
 from tfapprox.rewriters.model_compute import kept_activation_bytes, model_compute_reduction
 from tfapprox.sampling.settings import Sampling
+from tfapprox.training.recalibration import recalibrate_batch_norm
+from tfapprox.training.sampling_schedules import sampled_layers
+
+# Exact forward passes after each epoch, for the statistics of batch normalization.
+_RECALIBRATION_BATCHES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +161,9 @@ def _run_epoch(
         "peak_memory_mib": peak_memory(),
         **{f"train_{k}": float(v[0]) for k, v in history.items()},
     }
+    if sampled_layers(model):
+        inputs = dataset.map(lambda x, y: x).take(_RECALIBRATION_BATCHES)
+        recalibrate_batch_norm(model, inputs)
     for name, split in (("valid", data.valid), ("test", data.test)):
         record |= {f"{name}_{k}": v for k, v in evaluate(task, config, model, split).items()}
     return record
