@@ -36,7 +36,7 @@ def execute(args: argparse.Namespace) -> int:
     _, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
     inputs = None if args.inputs is None else read_inputs(args.inputs, signature)
     with ProgressBars() as progress:
-        from tfapprox.rewriters.saved_model_restoring import restore_saved_model
+        from tfapprox.rewriters.saved_model.restoring import restore_saved_model
 
         restoration = restore_saved_model(
             args.dir,

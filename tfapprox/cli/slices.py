@@ -27,7 +27,7 @@ def execute(args: argparse.Namespace) -> int:
     inputs = None
     if args.calibration_data is not None:
         inputs = read_inputs(args.calibration_data, signature)
-    from tfapprox.rewriters.saved_model_slices import generate_saved_model_slices
+    from tfapprox.rewriters.saved_model.slices import generate_saved_model_slices
 
     result = generate_saved_model_slices(
         args.dir,

@@ -71,7 +71,7 @@ def read_warmup(model: str | Path) -> Iterator[tuple[str, Inputs]]:
     """
     check_warmup_support()
     import tensorflow as tf
-    from google.protobuf import message  # type: ignore[import-untyped]
+    from google.protobuf import message
     from tensorflow_serving.apis import prediction_log_pb2  # type: ignore[import-untyped]
 
     path = Path(model, WARMUP_FILE)

@@ -1,0 +1,56 @@
+"""What a rewrite is made of: factors to store, and the kernels they replace."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.rewriters.saved_model.sites import KernelUses
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FactorTensor:
+    """One stage's kernel as it will be stored.
+
+    Attributes:
+      site: whose stage it is.
+      name: of the variable or constant.
+      value: [in / groups, out] for dense sites, else [height, width, in / groups, out].
+      variable: key of the variable it takes the place of, None if that was a constant.
+    """
+
+    site: str
+    name: str
+    value: np.ndarray
+    variable: str | None
+
+    @property
+    def dtype(self) -> int:
+        return tf.as_dtype(self.value.dtype).as_datatype_enum
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replacement:
+    """A kernel, what stands in for it, and the indices of its factors."""
+
+    kernel: KernelUses
+    factorization: Factorization
+    factors: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """A rewritten function.
+
+    Attributes:
+      name: of the function.
+      dropped: positions of arguments that are gone.
+      lost: positions of outputs that are gone, because they were such arguments' values.
+      added: indices of the factors that come as last arguments.
+    """
+
+    name: str
+    dropped: tuple[int, ...]
+    lost: tuple[int, ...]
+    added: tuple[int, ...]
