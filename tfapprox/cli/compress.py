@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tfapprox.cli import flags, slices
+from tfapprox.cli import flags, sampling, slices
 from tfapprox.cli.inputs import choose_signature
 from tfapprox.cli.output import check_folder, print_json, read_text
 from tfapprox.cli.progress import ProgressBars
@@ -146,7 +146,19 @@ def _add_method_flags(group: argparse._ArgumentGroup) -> None:
         type=flags.names,
         metavar="NAME,...",
         help=f"methods to try: {', '.join(registry.DECOMPOSITIONS)} (default: svd); or, alone, "
-        f"{slices.NAME}, which makes all kernels from one matrix at load",
+        f"{slices.NAME}, which makes all kernels from one matrix at load, or {sampling.NAME}, "
+        "which multiplies sampled column-row pairs only",
+    )
+    group.add_argument(
+        "--sampling_ratio",
+        type=float,
+        metavar="R",
+        help=f"of {sampling.NAME}: share of the pairs that each product keeps",
+    )
+    group.add_argument(
+        "--sampling",
+        choices=("topk", "sampled"),
+        help=f"of {sampling.NAME}: the heaviest pairs, or drawn by weight (default: topk)",
     )
     group.add_argument(
         "--slice_shape",
@@ -196,6 +208,8 @@ def _add_method_flags(group: argparse._ArgumentGroup) -> None:
 def execute(args: argparse.Namespace) -> int:
     if slices.NAME in (args.decompositions or ()):
         return slices.execute(args)
+    if sampling.NAME in (args.decompositions or ()):
+        return sampling.execute(args)
     check(args)
     config, given = make_config(args), _read_plan(args.plan)
     name, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
@@ -303,6 +317,9 @@ def check(args: argparse.Namespace) -> None:
         check_folder(flag, getattr(args, flag))
     if args.slice_shape is not None:
         raise UserError(f"--slice_shape belongs to --decompositions {slices.NAME}")
+    for flag in ("sampling_ratio", "sampling"):
+        if getattr(args, flag) is not None:
+            raise UserError(f"--{flag} belongs to --decompositions {sampling.NAME}")
     if args.report is not None and importlib.util.find_spec("jinja2") is None:
         raise UserError("--report needs Jinja2: pip install 'tfapprox[report]'")
 

@@ -1,0 +1,54 @@
+"""`tfapprox compress --decompositions crs`."""
+
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module", name="model")
+def _model(tmp_path_factory) -> str:
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    module = tf.Module()
+    module.kernels = [
+        tf.Variable(rng.normal(0, 0.2, (32, 32)).astype(np.float32)) for _ in range(2)
+    ]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 32], tf.float32, name="x")])
+    def serve(x):
+        for kernel in module.kernels:
+            x = tf.tanh(x @ kernel)
+        return {"y": x}
+
+    path = tmp_path_factory.mktemp("sampling") / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return str(path)
+
+
+def test_products_are_sampled_and_the_error_told(tfapprox_run, model, tmp_path):
+    command = "compress", "--dir", model, "--output_dir", tmp_path / "out"
+    flags = "--decompositions", "crs", "--sampling_ratio", "0.5", "--json"
+    status, out, err = tfapprox_run(*command, *flags)
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert len(result["sampled"]) == 2
+    assert (result["macs_before"], result["macs_after"]) == (2048, 1024 + 2 * 32)
+    assert 0 < result["verification"]["outputs"][0]["relative_error"] < 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--decompositions", "crs"), "needs --sampling_ratio"),
+        (("--decompositions", "crs,svd", "--sampling_ratio", "0.5"), "stands alone"),
+        (("--decompositions", "crs", "--sampling_ratio", "2"), "ratio must be"),
+        (("--decompositions", "crs", "--sampling_ratio", "0.5", "--keep_macs", "0.5"), "keep_macs"),
+        (("--sampling_ratio", "0.5", "--keep_macs", "0.5"), "belongs to"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(tfapprox_run, model, tmp_path, flags, complaint):
+    command = "compress", "--dir", model, "--output_dir", tmp_path / "out"
+    status, _, err = tfapprox_run(*command, *flags)
+    assert status != 0 and complaint in err

@@ -1,0 +1,75 @@
+"""What `tfapprox compress --decompositions crs` does.
+
+Every product keeps the same share of its column-row pairs, and what is lost depends on the
+activations: there is no budget to spend and no plan to make.
+"""
+
+import argparse
+import re
+
+from tfapprox.cli.inputs import choose_signature
+from tfapprox.cli.output import print_json
+from tfapprox.errors import UserError
+from tfapprox.serving.inputs import read_inputs
+
+NAME = "crs"
+_UNUSED = (
+    "plan", "save_plan", "dry_run", "warmup", "report", "selector", "metric", "schemes",
+    "slices", "rank_multiple", "slice_shape", "keep_macs", "keep_params", "keep_latency",
+    "max_latency_ms", "max_error", "scores",
+)  # fmt: skip
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Writes the model with sampled products and tells what became of it."""
+    _check(args)
+    _, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
+    inputs = None
+    if args.calibration_data is not None:
+        inputs = read_inputs(args.calibration_data, signature)
+    from tfapprox.rewriters.saved_model.sampling import sample_saved_model
+
+    result = sample_saved_model(
+        args.dir,
+        args.output_dir,
+        args.sampling_ratio,
+        args.sampling or "topk",
+        include=args.include or "",
+        exclude=args.exclude,
+        tags=args.tag_set,
+        signature=args.signature_def,
+        inputs=inputs,
+        overwrite=args.overwrite,
+    )
+    if args.json:
+        print_json(result.to_json())
+        return 0
+    for site in result.sampled:
+        print(f"  {site}: sampled")
+    for site, reason in result.kept.items():
+        print(f"  {site}: kept, {reason}")
+    for output in result.verification.outputs:
+        if output.relative_error is not None:
+            print(f"  output {output.output}: relative error {output.relative_error:.4f}")
+    print(f"inputs: {result.verification.inputs}; on other inputs the error differs")
+    print(f"{result.macs_before:,} -> {result.macs_after:,} MACs in {args.output_dir}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.decompositions != (NAME,):
+        raise UserError(f"--decompositions {NAME} stands alone: it samples, others factorize")
+    given = [flag for flag in _UNUSED if getattr(args, flag, None)]
+    if given:
+        raise UserError(f"--{given[0]} has no meaning with --decompositions {NAME}: drop it")
+    if args.sampling_ratio is None:
+        raise UserError(f"--decompositions {NAME} needs --sampling_ratio, e.g. 0.5")
+    if args.output_dir is None:
+        raise UserError("give --output_dir, where the sampled SavedModel goes")
+    for flag in ("include", "exclude"):
+        pattern = getattr(args, flag)
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            message = f"--{flag} {pattern!r} is not a regular expression: {error}"
+            raise UserError(message) from error
