@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from tfapprox.config import CompressionConfig
     from tfapprox.decompositions.options import CandidateOptions
     from tfapprox.errors import InfeasibleBudgetError, UserError, VerificationError
+    from tfapprox.rewriters.approximate_training import approximate_training
+    from tfapprox.rewriters.generate_slices import generate_slices
+    from tfapprox.rewriters.keras_restore import restore_keras_model
     from tfapprox.rewriters.plan import Plan
+    from tfapprox.rewriters.saved_model.restoring import restore_saved_model
     from tfapprox.selection.problem import Budget
+    from tfapprox.training.compress_retrain import compress_retrain
+    from tfapprox.training.decompose_in_training import fit_with_decomposition
 
 __version__ = "0.1.0"
 
@@ -25,9 +31,15 @@ __all__ = [
     "Plan",
     "UserError",
     "VerificationError",
+    "approximate_training",
     "compress_model",
+    "compress_retrain",
     "compress_saved_model",
+    "fit_with_decomposition",
+    "generate_slices",
     "plan_saved_model",
+    "restore_keras_model",
+    "restore_saved_model",
 ]
 
 _HOMES = {
@@ -38,9 +50,15 @@ _HOMES = {
     "Plan": "tfapprox.rewriters.plan",
     "UserError": "tfapprox.errors",
     "VerificationError": "tfapprox.errors",
+    "approximate_training": "tfapprox.rewriters.approximate_training",
     "compress_model": "tfapprox.compression",
+    "compress_retrain": "tfapprox.training.compress_retrain",
     "compress_saved_model": "tfapprox.compression",
+    "fit_with_decomposition": "tfapprox.training.decompose_in_training",
+    "generate_slices": "tfapprox.rewriters.generate_slices",
     "plan_saved_model": "tfapprox.compression",
+    "restore_keras_model": "tfapprox.rewriters.keras_restore",
+    "restore_saved_model": "tfapprox.rewriters.saved_model.restoring",
 }
 
 
