@@ -5,8 +5,9 @@ kernel is understood, and a new SavedModel is written in which exactly the nodes
 replaced kernels differ: what a rewrite does not touch survives bit for bit.
 """
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,15 @@ from tfapprox.rewriters.saved_model.tracing import Instance, Tracer
 from tfapprox.rewriters.saved_model.variables import VariableTable
 from tfapprox.serving.signature import Signature, default_signature, read_signatures
 
+_SYMPTOMS = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    message.Error,
+)
 _REMARKABLE_BYTES = 1 << 10
 INTERNAL_SIGNATURES = ("__saved_model_init_op", "__saved_model_train_op")
 
@@ -210,19 +220,33 @@ def open_saved_model(
     if signature is None and signatures:
         signature = default_signature(signatures)
     files.check_tensors()
+    with explained(files.path / "saved_model.pb", "understood"):
+        opened = SavedModelSource(files, signatures, signature, example_shapes or {})
+        _ = opened.inspection  # made now, so that all damage shows here
+        return opened
+
+
+@contextlib.contextmanager
+def explained(path: Path, what: str) -> Iterator[None]:
+    """Turns the errors that a damaged graph leads to into one line.
+
+    A graph that is sound but of an unforeseen kind may end here as well, and the line says
+    so; the error itself stays attached as the cause.
+
+    Args:
+      path: of the culprit.
+      what: can't be done to it.
+    """
     try:
-        return SavedModelSource(files, signatures, signature, example_shapes or {})
+        yield
     except UserError:
         raise
-    except (LookupError, ValueError, TypeError, AttributeError, message.Error) as error:
+    except _SYMPTOMS as error:
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{files.path / 'saved_model.pb'} is damaged or of an unknown kind "
-            f"({type(error).__name__}: {one_line(error)}): export the model again"
+            f"{path} can't be {what} ({type(error).__name__}: {reason}): it is damaged, export "
+            "the model again; or, if TensorFlow loads it, tfapprox has a fault, please report it"
         ) from error
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def _parse_slice(piece: str) -> tuple[slice, ...]:

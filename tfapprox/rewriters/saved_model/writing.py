@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import message
 from tensorflow.core.framework import function_pb2, node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
@@ -43,7 +42,7 @@ from tfapprox.rewriters.saved_model.saver import (
     tensor_lists,
 )
 from tfapprox.rewriters.saved_model.sites import KernelUses
-from tfapprox.rewriters.saved_model.source import SavedModelSource, one_line
+from tfapprox.rewriters.saved_model.source import SavedModelSource, explained
 from tfapprox.rewriters.saved_model.specialising import Specialiser
 
 MetaGraph: TypeAlias = meta_graph_pb2.MetaGraphDef
@@ -64,15 +63,8 @@ def write_saved_model(
       UserError: a name is no site, a factorization doesn't fit its kernel, or something
         in the model can't be preserved.
     """
-    try:
+    with explained(source.files.path, "rewritten"):
         write(source, replacements, Path(directory))
-    except UserError:
-        raise
-    except (LookupError, ValueError, TypeError, RuntimeError, message.Error) as error:
-        raise UserError(
-            f"{source.files.path} can't be rewritten, its graph is damaged or of a kind that is "
-            f"not understood ({type(error).__name__}: {one_line(error)})"
-        ) from error
 
 
 def write(
