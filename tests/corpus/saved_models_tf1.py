@@ -90,3 +90,19 @@ def tf1_loop(path: Path) -> Arrays:
         _save(path, session, {"x": x}, {"y": y})
         v1.enable_control_flow_v2()
     return {"x": activations(3, 96)}
+
+
+@case(sites=1)
+def tf1_control_inputs(path: Path) -> Arrays:
+    """A call is counted because the product waits for the count."""
+    with v1.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 96], "x")
+        w = v1.get_variable("kernel", initializer=weights(96, 128), use_resource=True)
+        calls = v1.get_variable("calls", initializer=np.float32(0), use_resource=True)
+        with tf.control_dependencies([calls.assign_add(1.0)]):
+            y = tf.matmul(x, w)
+        with tf.control_dependencies([y]):
+            count = calls.read_value()
+        session.run(v1.global_variables_initializer())
+        _save(path, session, {"x": x}, {"y": y, "count": count})
+    return {"x": activations(3, 96)}

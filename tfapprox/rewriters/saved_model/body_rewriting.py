@@ -31,6 +31,7 @@ class Owner(Protocol):
     """What a `BodyRewriter` asks of the `Specialiser`; see there."""
 
     factors: Sequence[FactorTensor]
+    removed: frozenset[str]
 
     def uses(self, instance: Instance) -> Mapping[str, tuple[Replacement, SiteUse]]: ...
     def composed(self, instance: Instance) -> list[Replacement]: ...
@@ -78,6 +79,10 @@ class BodyRewriter:
             self._redirect(name, call)
         for replacement in self._owner.composed(self._instance):
             self._compose(replacement)
+        if self._body.is_function:
+            # What is read and then never used would be left without its variable.
+            values, removed = self._instance.values.items(), self._owner.removed
+            self._idle += [producer_of(r) for r, v in values if v is not None and v.roots & removed]
         return self._remaining()
 
     def _remaining(self) -> list[node_def_pb2.NodeDef]:
@@ -128,6 +133,7 @@ class BodyRewriter:
             emitter, self._body, node, use.match, replacement.factorization, factors, use.flipped
         )
         *extra, last = emitter.nodes
+        last.input.extend(x for x in self._controls_behind(operand) if x not in last.input)
         self._extra += extra
         self._replaced[name] = last
         self._alias(self._body.reference(name, node.op), reference)
@@ -181,6 +187,19 @@ class BodyRewriter:
                 return node
             stack += map(producer_of, self._body.data_inputs(node))
         return None
+
+    def _controls_behind(self, reference: str) -> list[str]:
+        """Returns what a kernel, or its read, waits for on its way to the product."""
+        stack, seen, controls = [producer_of(reference)], set[str](), list[str]()
+        while stack:
+            name = stack.pop()
+            node = self._body.nodes.get(name)
+            if node is None or name in seen or node.op not in CHAIN_OPS or node.op == "Enter":
+                continue  # what is before Enter is outside of the loop
+            seen.add(name)
+            controls += [x for x in node.input if x.startswith("^")]
+            stack += map(producer_of, self._body.data_inputs(node))
+        return [x for x in dict.fromkeys(controls) if x[1:] not in seen]
 
     def _factor(self, emitter: Emitter, index: int) -> Factor:
         """Returns a factor that comes from outside, read once for each use."""
