@@ -1,0 +1,146 @@
+"""Random small graphs, and mutated files, end in a verified result or in a clear refusal."""
+
+import itertools
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.corpus.building import activations, export, weights
+from tests.rewriters.saved_model.contract_test import truncated
+from tfapprox.errors import UserError
+from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
+from tfapprox.rewriters.verify import verify_saved_model
+
+_SIZE = 12  # of every tensor's last axis, so that any operation may follow any other
+_Step = tuple[str, int, int]
+_Operation = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def _loop(x: tf.Tensor, _: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    def body(i: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return i + 1, tf.tanh(y @ w)
+
+    return tf.while_loop(lambda i, y: i < 2, body, [tf.constant(0), x])[1]
+
+
+def _branch(x: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    return tf.cond(tf.reduce_sum(y) > 0, lambda: x @ w, lambda: tf.matmul(y, w, transpose_b=True))
+
+
+def _nested(x: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    @tf.function(autograph=False)
+    def inner(a: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(a @ kernel)
+
+    return inner(x, w) + inner(y, tf.transpose(w))
+
+
+def _pieces(x: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    left, right = tf.split(w, 2, axis=1)
+    return tf.concat([x @ left, y @ right], axis=1)
+
+
+def _attention(x: tf.Tensor, y: tf.Tensor, w: tf.Tensor) -> tf.Tensor:
+    return tf.nn.softmax(tf.matmul(x @ w, y, transpose_b=True)) @ y
+
+
+_OPERATIONS: dict[str, _Operation] = {
+    "matmul": lambda x, y, w: x @ w,
+    "transposed": lambda x, y, w: tf.matmul(x, w, transpose_b=True),
+    "on the left": lambda x, y, w: tf.transpose(tf.matmul(w, x, transpose_b=True)),
+    "einsum": lambda x, y, w: tf.einsum("ab,bc->ac", x, w),
+    "heads": lambda x, y, w: tf.reshape(
+        tf.einsum("ab,bcd->acd", x, tf.reshape(w, [_SIZE, 3, -1])), [-1, _SIZE]
+    ),
+    "convolution": lambda x, y, w: tf.nn.conv1d(
+        x[None], tf.reshape(w, [1, _SIZE, _SIZE]), 1, "SAME"
+    )[0],
+    "scaled": lambda x, y, w: x @ (w * 0.5),
+    "half": lambda x, y, w: tf.cast(tf.cast(x, tf.float64) @ tf.cast(w, tf.float64), tf.float32),
+    "read whole": lambda x, y, w: x @ w + tf.reduce_sum(w),
+    "looked up": lambda x, y, w: tf.gather(w, tf.argmax(x, axis=1)),
+    "sum": lambda x, y, w: x + y,
+    "rectified": lambda x, y, w: tf.nn.relu(x),
+    "random": lambda x, y, w: x + 0 * tf.random.stateless_uniform(tf.shape(x), [1, 2]),
+    "loop": _loop,
+    "branch": _branch,
+    "nested": _nested,
+    "pieces": _pieces,
+    "attention": _attention,
+}
+_STEPS = st.lists(
+    st.tuples(st.sampled_from(sorted(_OPERATIONS)), st.integers(0, 3), st.integers(0, 3)),
+    min_size=2,
+    max_size=7,
+)
+
+
+def build(path: Path, steps: list[_Step]) -> None:
+    """Saves a graph of steps: operation, which earlier tensor, which kernel."""
+    kernels: list = [tf.Variable(weights(_SIZE, _SIZE, seed=i), name=f"w{i}") for i in range(3)]
+    kernels.append(weights(_SIZE, _SIZE, seed=3))  # and a constant
+
+    def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        tensors = [x, tf.tanh(x)]
+        for name, tensor, kernel in steps:
+            other = tensors[tensor % len(tensors)]
+            w = tf.convert_to_tensor(kernels[kernel])
+            tensors.append(_OPERATIONS[name](tensors[-1], other, w))
+        return {"y": tensors[-1], "z": tensors[-2]}
+
+    export(path, serve, {"x": activations(4, _SIZE)}, {f"w{i}": kernels[i] for i in range(3)})
+
+
+_FOLDERS = itertools.count()
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=_STEPS)
+@example(steps=[("attention", 0, 0), ("random", 0, 0)])  # reads a kernel that it does not use
+def test_a_random_graph_is_rewritten_as_it_was_or_refused(tmp_path, steps):
+    folder = tmp_path / str(next(_FOLDERS))
+    build(folder / "source", steps)
+    try:
+        source = open_saved_model(folder / "source")
+        replacements = {site.name: truncated(site) for site in source.inspection.sites}
+        write_saved_model(source, replacements, folder / "out")
+    except UserError as error:
+        assert "damaged" not in str(error), steps
+        return
+    verification = verify_saved_model(
+        str(folder / "out"), str(folder / "source"), max_relative_error=1e-4
+    )
+    assert verification.passed, (steps, verification.failures)
+
+
+def test_mutated_and_cut_files_are_refused_or_still_readable(tmp_path):
+    build(tmp_path / "source", [("loop", 0, 0), ("nested", 1, 1), ("pieces", 1, 3)])
+    files = [f for f in (tmp_path / "source").rglob("*") if f.is_file() and f.stat().st_size]
+    generator = random.Random(0)
+    for number in range(40):
+        copy = shutil.copytree(tmp_path / "source", tmp_path / f"copy{number}")
+        victim = copy / generator.choice(files).relative_to(tmp_path / "source")
+        content = bytearray(victim.read_bytes())
+        if generator.random() < 0.3:
+            del content[generator.randrange(len(content)) :]
+        else:
+            for _ in range(generator.choice([1, 3, 30])):
+                content[generator.randrange(len(content))] = generator.randrange(256)
+        victim.write_bytes(content)
+        try:
+            source = open_saved_model(copy)
+            sites = [s for s in source.inspection.sites if np.isfinite(s.kernel).all()]
+            write_saved_model(source, {s.name: truncated(s) for s in sites}, copy / "out")
+        except UserError as error:
+            assert "\n" not in str(error)
