@@ -127,3 +127,18 @@ def test_a_part_of_a_split_kernel_is_kept_without_the_rest(tmp_path):
     old, new = (tf.saved_model.load(str(tmp_path / n)) for n in ("source", "out"))
     x = tf.constant(inputs["x"])
     np.testing.assert_allclose(new.serve(x)["y"], old.serve(x)["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_saver_of_the_result_saves_every_factor(tmp_path):
+    w = variable(96, 64)
+    export(tmp_path / "in", lambda x: {"y": x @ w}, {"x": activations(2, 96)}, {"w": w})
+    source = open_saved_model(tmp_path / "in")
+    (site,) = source.inspection.sites
+    write_saved_model(source, {site.name: truncated(site, 0.5)}, tmp_path / "out")
+    with tf.compat.v1.Graph().as_default(), tf.compat.v1.Session() as session:
+        saver = tf.compat.v1.saved_model.load(session, ["serve"], str(tmp_path / "out")).saver_def
+        prefix = {saver.filename_tensor_name: str(tmp_path / "checkpoint")}
+        session.run(saver.save_tensor_name, prefix)
+    want = dict(tf.train.list_variables(str(tmp_path / "out" / "variables" / "variables")))
+    assert dict(tf.train.list_variables(str(tmp_path / "checkpoint"))) == want
+    assert sum("w_factor" in name for name in want) == 2
