@@ -34,11 +34,14 @@ def truncated(site: Site, keep: float | None = None) -> Factorization:
     return Factorization((Stage(first.astype(dtype)), second))
 
 
-def load_and_run(path: Path, inputs: Arrays) -> tuple[Arrays, dict[str, list]]:
-    """Returns the outputs in Python, and the public functions, in one load."""
+def load_and_run(path: Path, inputs: Arrays) -> tuple[Arrays, dict[str, list], bool]:
+    """Returns outputs in Python, public functions, and whether all variables are trainable."""
     loaded = tf.saved_model.load(str(path))
     outputs = loaded.signatures["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()})
-    return {name: value.numpy() for name, value in outputs.items()}, public_functions(loaded)
+    arrays = {name: value.numpy() for name, value in outputs.items()}
+    tracked = tf.train.TrackableView(loaded).descendants()
+    trainable = all(x.trainable for x in tracked if isinstance(x, tf.Variable))
+    return arrays, public_functions(loaded), trainable
 
 
 def run_python(path: Path, inputs: Arrays) -> Arrays:
@@ -95,15 +98,18 @@ def test_contract(name, tmp_path, results):
     assert len({site.name for site in sites}) == len(sites)
 
     write_saved_model(source, {site.name: truncated(site) for site in sites}, full_path)
-    want, functions = load_and_run(source_path, inputs)
+    want, functions, trainable = load_and_run(source_path, inputs)
     coarsest = max(_TOLERANCE[site.kernel.dtype.name] for site in sites)
     tolerance = max(coarsest, _TOLERANCE[case.precision])
-    got, kept_functions = load_and_run(full_path, inputs)
+    got, kept_functions, still_trainable = load_and_run(full_path, inputs)
     assert relative_error(got, want) < tolerance
     assert relative_error(run_cc(full_path, inputs), want) < tolerance
 
     assert read_signatures(str(full_path)) == read_signatures(str(source_path))
     assert kept_functions == functions
+    assert still_trainable or not trainable
+    fingerprints = [(path / "fingerprint.pb").exists() for path in (source_path, full_path)]
+    assert fingerprints[0] == fingerprints[1]
     for file, content in before.items():
         assert file.read_bytes() == content, "the source was written to"
         relative = file.relative_to(source_path)
