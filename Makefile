@@ -40,8 +40,9 @@ lint: $(SETUP)
 types: $(SETUP)
 	$(BIN)/mypy
 
+# A process for each core; threads of BLAS beside them would only wait for each other.
 pytest: $(SETUP)
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "keras": "tensorflow",
     "sklearn": "scikit-learn",
     "tensorflow_model_optimization": "tensorflow-model-optimization",
+    "grpc": "grpcio",
     "tensorflow_serving": "tensorflow-serving-api",
 }
 
@@ -107,7 +108,7 @@ def foreign_libraries(folder):
         ("tfapprox", ("report", "serving", "tfmot", "experiments")),
         ("experiments", ("report", "experiments", "datasets", "tensorboard")),
         ("tools", ("dev",)),
-        ("tests", ("report", "serving", "experiments", "dev", "tfmot")),
+        ("tests", ("report", "serving", "openvino", "experiments", "dev", "tfmot")),
     ],
 )
 def test_every_imported_library_is_declared(folder, extras):
