@@ -4,7 +4,8 @@ A keras.applications model with random weights is exported, then compressed in a
 process of its own. Its resident memory is sampled all the while; TensorFlow's own
 share is what the process holds right after importing TensorFlow, running one
 operation and loading its C library. The rest is given in multiples of the model's
-parameter bytes.
+parameter bytes. Verifying runs both models in TensorFlow; what that takes without
+any compression is measured in one more process, original against original.
 
   python -m benchmarks.compression --model ResNet50 --keep_macs 0.5 --json
 """
@@ -32,24 +33,29 @@ def main() -> None:
     parser.add_argument("--keep_macs", type=float, default=0.5, help="share of the MACs to keep")
     parser.add_argument("--work_dir", help="keeps the exported model here for the next run")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=list(_CHILDREN), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(_compress(Path(args.work_dir), args.model, args.keep_macs)))
+        print(json.dumps(_CHILDREN[args.child](Path(args.work_dir), args.model, args.keep_macs)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(args.work_dir or scratch)
         source = folder / args.model
         if not source.exists():
             _export(args.model, source)
-        command = [sys.executable, "-m", "benchmarks.compression", "--child", "--work_dir", folder]
-        command += ["--model", args.model, "--keep_macs", str(args.keep_macs)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    result = json.loads(output.splitlines()[-1])
+        result = _run_child("compress", folder, args) | _run_child("verify", folder, args)
     if args.json:
         print(json.dumps(result, indent=1))
     else:
         print(*(f"{key}: {value}" for key, value in result.items()), sep="\n")
+
+
+def _run_child(job: str, folder: Path, args: argparse.Namespace) -> dict:
+    command = [sys.executable, "-m", "benchmarks.compression", "--child", job]
+    command += ["--work_dir", str(folder), "--model", args.model]
+    command += ["--keep_macs", str(args.keep_macs)]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def _export(name: str, target: Path) -> None:
@@ -98,6 +104,28 @@ def _compress(folder: Path, name: str, keep_macs: float) -> dict:
         "load": os.getloadavg()[0],
         "tensorflow": tf.__version__,
     }
+
+
+def _verify(folder: Path, name: str, keep_macs: float) -> dict:
+    """Returns the memory of TensorFlow running the original twice, by both loaders."""
+    import tensorflow as tf
+
+    from tfapprox.rewriters.verify import verify_saved_model
+    from tfapprox.serving import c_api
+
+    tf.linalg.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
+    c_api.tensorflow_version()
+    source = str(folder / name)
+    variables = sum(f.stat().st_size for f in Path(source, "variables").iterdir())
+    with _MemoryWatch() as watch:
+        verify_saved_model(source, source)
+    return {
+        "verifying_original_alone_MiB": round((max(watch.peaks.values()) - watch.start) / 2**20),
+        "original_variables_on_disk_MiB": round(variables / 2**20),
+    }
+
+
+_CHILDREN = {"compress": _compress, "verify": _verify}
 
 
 class _MemoryWatch:
