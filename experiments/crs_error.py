@@ -25,12 +25,6 @@ from tfapprox.sampling.column_row import approximate_product
 from tfapprox.sampling.expected_error import error_bound
 from tfapprox.sampling.variants import VARIANTS, sample_size
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "", "Gets errors.json and curves (required).")
-_SIZE = flags.DEFINE_integer("size", 100, "Rows and columns of the matrices.", lower_bound=2)
-_RUNS = flags.DEFINE_integer("runs", 1000, "Draws averaged over, each of new matrices.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of matrices and draws.")
-_FORMAT = flags.DEFINE_enum("format", "png", ["png", "svg"], "Of the curves.")
-
 RATIOS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 # Mean and standard deviation of the entries.
 FIGURES = {"figure 1a": (1.0, 1.0), "figure 1b": (0.0, 1.0)}
@@ -87,21 +81,31 @@ def plot(title: str, curves: Curves, path: pathlib.Path) -> None:
     pyplot.close(figure)
 
 
+def define_flags() -> None:
+    """Defines the flags; only a process that runs this binary has them."""
+    flags.DEFINE_string("output_dir", "", "Gets errors.json and curves (required).")
+    flags.DEFINE_integer("size", 100, "Rows and columns of the matrices.", lower_bound=2)
+    flags.DEFINE_integer("runs", 1000, "Draws averaged over, each of new matrices.")
+    flags.DEFINE_integer("seed", 0, "Of matrices and draws.")
+    flags.DEFINE_enum("format", "png", ["png", "svg"], "Of the curves.")
+
+
 def main(argv: Sequence[str]) -> int:
+    values = flags.FLAGS
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
-        if not _OUTPUT_DIR.value:
+        if not values.output_dir:
             raise UserError("--output_dir is required: it gets the errors and the curves")
-        folder = pathlib.Path(_OUTPUT_DIR.value)
+        folder = pathlib.Path(values.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         results = {}
         for title, (mean, deviation) in FIGURES.items():
-            results[title] = average_errors(mean, deviation, _SIZE.value, _RUNS.value, _SEED.value)
+            results[title] = average_errors(mean, deviation, values.size, values.runs, values.seed)
             name = title.replace(" ", "_")
-            plot(title, results[title], folder / f"{name}.{_FORMAT.value}")
-            print(f"{title}: wrote {folder / name}.{_FORMAT.value}")
-        body = {"ratios": RATIOS, "size": _SIZE.value, "runs": _RUNS.value, "errors": results}
+            plot(title, results[title], folder / f"{name}.{values.format}")
+            print(f"{title}: wrote {folder / name}.{values.format}")
+        body = {"ratios": RATIOS, "size": values.size, "runs": values.runs, "errors": results}
         (folder / "errors.json").write_text(json.dumps(body, indent=1))
     except UserError as error:
         print(f"crs_error: {error}", file=sys.stderr)
@@ -110,4 +114,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(lambda argv: sys.exit(main(argv)))

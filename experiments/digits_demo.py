@@ -8,6 +8,7 @@ Exits with status 1 when the compressed model loses more than one point of accur
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -20,11 +21,6 @@ from absl import app, flags
 from tfapprox.cli.hush import hushed_tensorflow
 
 MAX_ACCURACY_DROP = 0.01
-
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Where models and report go.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the split, the weights and the order of examples.")
-_EPOCHS = flags.DEFINE_integer("epochs", 12, "Passes over the training images.", lower_bound=1)
-_KEEP_MACS = flags.DEFINE_float("keep_macs", 0.5, "Share of the multiply-adds to keep, (0, 1].")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +142,24 @@ def run_demo(config: DemoConfig) -> dict[str, float]:
     return metrics
 
 
-def main(argv: Sequence[str]) -> int:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines the flags; only a process that runs this binary has them."""
+    flags.DEFINE_string(
+        "output_dir", "demo_output", "Where models and report go.", flag_values=values
+    )
+    define = functools.partial(flags.DEFINE_integer, flag_values=values)
+    define("seed", 0, "Of the split, the weights and the order of examples.")
+    define("epochs", 12, "Passes over the training images.", lower_bound=1)
+    flags.DEFINE_float(
+        "keep_macs", 0.5, "Share of the multiply-adds to keep, (0, 1].", flag_values=values
+    )
+
+
+def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     config = DemoConfig(
-        pathlib.Path(_OUTPUT_DIR.value), _KEEP_MACS.value, _EPOCHS.value, seed=_SEED.value
+        pathlib.Path(values.output_dir), values.keep_macs, values.epochs, seed=values.seed
     )
     config.output_dir.mkdir(parents=True, exist_ok=True)
     with hushed_tensorflow():
@@ -168,4 +177,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tfapprox.cli.main import execute
-from tfapprox.compression import EXTRA
+from tfapprox.rewriters.plan import EXTRA
 from tfapprox.serving.cc_loader import CcSession
 
 

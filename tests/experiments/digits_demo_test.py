@@ -38,8 +38,10 @@ def test_demo_fails_when_more_than_a_point_is_lost(monkeypatch, tmp_path, after,
         "run_demo",
         lambda config: {"accuracy_before": 0.99, "accuracy_after": after},
     )
-    flags.FLAGS(["digits_demo", f"--output_dir={tmp_path}"])
-    assert digits_demo.main(["digits_demo"]) == status
+    values = flags.FlagValues()
+    digits_demo.define_flags(values)
+    values(["digits_demo", f"--output_dir={tmp_path}"])
+    assert digits_demo.main(["digits_demo"], values) == status
 
 
 def test_stray_arguments_are_refused():

@@ -142,7 +142,7 @@ class ShapeInference:
                 node.op, operands, attrs=attributes, compute_device=False
             )
             return list(made.outputs)
-        except (ValueError, TypeError, KeyError, RuntimeError, tf.errors.OpError):
+        except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, tf.errors.OpError):
             return _recorded_outputs(node)
 
     def _call(self, instance: Instance, node: node_def_pb2.NodeDef, operands: Tensors) -> Tensors:
