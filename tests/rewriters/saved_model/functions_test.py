@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.corpus import saved_models, saved_models_keras
 from tests.corpus.building import activations, export, variable
-from tests.rewriters.saved_model.contract_test import truncated
+from tests.rewriters.saved_model.contract_test import run_cc, truncated
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 
 
@@ -17,6 +17,7 @@ def rewrite(build, tmp_path: Path, keep: float | None = None):
     source = open_saved_model(tmp_path / "source")
     factorizations = {site.name: truncated(site, keep) for site in source.inspection.sites}
     write_saved_model(source, factorizations, tmp_path / "out")
+    run_cc(tmp_path / "out", inputs)
     source, out = (tf.saved_model.load(str(tmp_path / name)) for name in ("source", "out"))
     return source, out, inputs
 
@@ -86,6 +87,7 @@ def test_a_rewritten_model_can_be_tuned_and_saved_again(tmp_path):
         losses.append(float(loss))
     assert losses[-1] < losses[0]
     tf.saved_model.save(out, str(tmp_path / "tuned"), signatures=out.signatures)
+    run_cc(tmp_path / "tuned", inputs)
     tuned = tf.saved_model.load(str(tmp_path / "tuned")).signatures["serving_default"]
     np.testing.assert_allclose(
         tuned(**{name: tf.constant(inputs[name])})["output_0"],
