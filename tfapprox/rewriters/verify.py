@@ -95,10 +95,6 @@ def verify_saved_model(
     )  # fmt: skip
 
 
-def _main_signature(signatures: Mapping[str, Signature]) -> str:
-    return "serving_default" if "serving_default" in signatures else min(signatures, default="")
-
-
 def compare_structure(found: Mapping[str, Signature], wanted: Mapping[str, Signature]) -> list[str]:
     """Returns in words where two sets of signatures differ, as a caller would notice."""
     failures = [f"signature {name!r} is missing" for name in sorted(set(wanted) - set(found))]
