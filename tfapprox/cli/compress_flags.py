@@ -1,0 +1,99 @@
+"""The flags of `tfapprox compress`, group by group."""
+
+import argparse
+
+from tfapprox.cli import flags
+from tfapprox.cli.method_flags import add_method_flags
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    flags.add_model_flags(parser)
+    _add_target_flags(parser.add_argument_group("target"))
+    budget = parser.add_argument_group("budget (one of these, or --plan)")
+    _add_budget_flags(budget.add_mutually_exclusive_group())
+    add_method_flags(parser.add_argument_group("method"))
+    _add_plan_flags(parser.add_argument_group("plan"))
+    _add_data_flags(parser.add_argument_group("data"))
+    _add_run_flags(parser.add_argument_group("run"))
+    flags.add_output_flags(parser).add_argument(
+        "--report", metavar="PAGE.html", help="also write a self-contained page with plots"
+    )
+
+
+def _add_target_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--output_dir", metavar="OUT", help="where the cheaper SavedModel goes")
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace a SavedModel that is there already"
+    )
+
+
+def _add_budget_flags(group: argparse._MutuallyExclusiveGroup) -> None:
+    group.add_argument(
+        "--keep_macs",
+        type=float,
+        metavar="RATIO",
+        help="keep at most this share of the model's multiply-adds, in (0, 1]",
+    )
+    group.add_argument(
+        "--keep_params", type=float, metavar="RATIO", help="the same for its parameters"
+    )
+    group.add_argument(
+        "--keep_latency",
+        type=float,
+        metavar="RATIO",
+        help="the same for its latency, measured on this machine",
+    )
+    group.add_argument(
+        "--max_latency_ms", type=float, metavar="MS", help="the latency itself, in milliseconds"
+    )
+    group.add_argument(
+        "--max_error",
+        type=float,
+        metavar="E",
+        help="spend as few MACs (with --objective=latency: as little time) as a relative "
+        "error E of every kernel allows",
+    )
+
+
+def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--plan", metavar="FILE", help="apply this plan instead of making one")
+    group.add_argument("--save_plan", metavar="FILE", help="write the plan as JSON, to edit")
+    group.add_argument("--dry_run", action="store_true", help="make the plan and stop there")
+
+
+def _add_data_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--calibration_data",
+        metavar="FILE.npz",
+        help="inputs to compare both models on, one array for each input key (default: made up)",
+    )
+    group.add_argument(
+        "--labels",
+        metavar="FILE.npy",
+        help="the class of each example of --calibration_data, for the selector greedy, which "
+        "evaluates the accuracy of each candidate",
+    )
+    group.add_argument(
+        "--scores",
+        metavar="FILE.json",
+        help="remember those accuracies here, to go on after an interruption",
+    )
+    group.add_argument(
+        "--warmup",
+        metavar="FILE.npz",
+        help="inputs that TF Serving replays before it lets requests in: writes its warmup record",
+    )
+
+
+def _add_run_flags(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)"
+    )
+    group.add_argument(
+        "--batch_size",
+        type=flags.positive,
+        default=1,
+        metavar="N",
+        help="examples in the calls whose latency counts (default: 1)",
+    )
+    flags.add_threads_flag(group)
