@@ -9,7 +9,6 @@ import argparse
 import json
 import pathlib
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tfapprox.cli import sampling, slices
@@ -19,7 +18,8 @@ from tfapprox.cli.inputs import choose_signature
 from tfapprox.cli.output import print_json, read_text
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.rewriters.plan import Plan
-from tfapprox.serving.accuracy import accuracy, read_labels
+from tfapprox.serving.accuracy import accuracy as measure_accuracy
+from tfapprox.serving.accuracy import read_labels
 from tfapprox.serving.inputs import Inputs, read_inputs
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ def _evaluation(
     if args.labels is None or inputs is None:
         return None
     labels = read_labels(args.labels, inputs)
-    return partial(accuracy, inputs=inputs, labels=labels, tags=args.tag_set, signature=signature)
+
+    def accuracy(path: str) -> float:
+        return measure_accuracy(path, inputs, labels, tags=args.tag_set, signature=signature)
+
+    return accuracy
 
 
 def _read_plan(path: str | None) -> Plan | None:

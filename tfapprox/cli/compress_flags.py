@@ -70,13 +70,13 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--labels",
         metavar="FILE.npy",
-        help="the class of each example of --calibration_data, for the selector greedy, which "
-        "evaluates the accuracy of each candidate",
+        help="the class of each example of --calibration_data: the report then has the accuracy "
+        "before and after, and the selector greedy evaluates each candidate",
     )
     group.add_argument(
         "--scores",
         metavar="FILE.json",
-        help="remember those accuracies here, to go on after an interruption",
+        help="remember the accuracies of candidates here, to go on after an interruption",
     )
     group.add_argument(
         "--warmup",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
-from tfapprox.compression.scoring import make_score
+from tfapprox.compression.scoring import make_score, score_both
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.config import CompressionConfig
 from tfapprox.planning import Progress, cost_after, no_progress
@@ -60,6 +60,7 @@ def compress_model(
         verification = require_passed(
             verify_keras_model(rewritten, model, inputs, seed=config.seed)
         )
+    measured = None if evaluate is None else score_both(evaluate, model, rewritten)
     report = Report(
         source=model.name,
         destination=rewritten.name,
@@ -72,5 +73,6 @@ def compress_model(
         notes=inspection.notes,
         seconds=clock.seconds,
         peak_memory_bytes=peak_memory_bytes(),
+        scores=measured,
     )
     return rewritten, report

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from tfapprox.compression.job import Job
-from tfapprox.compression.scoring import score_saved_models
+from tfapprox.compression.scoring import score_both, score_saved_models
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.compression.timing import (
     SlowerError,
@@ -84,6 +84,7 @@ def compress_saved_model(
     threads: int | None = None,
     evaluate: Callable[[str], float] | None = None,
     scores: ModelPath | None = None,
+    spectra: SpectrumCache | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Writes a cheaper SavedModel to `destination` and returns what became of it.
@@ -106,9 +107,11 @@ def compress_saved_model(
       overwrite: replace a SavedModel that is at `destination`.
       batch_sizes: to measure latency at; none skips the measurement.
       threads: for TensorFlow's pools while measuring; its own choice when None.
-      evaluate: returns the score, higher is better, of a SavedModel at a path: for the
-        selector greedy, which calls it for many models with one site replaced.
-      scores: JSON file that remembers what `evaluate` returned.
+      evaluate: returns the score, higher is better, of a SavedModel at a path: the report
+        has it before and after, under the function's name. The selector greedy calls it
+        for many models with one site replaced.
+      scores: JSON file that remembers what `evaluate` returned to that selector.
+      spectra: what earlier calls for the same model have found; filled for later ones.
       progress: told of every step.
 
     Raises:
@@ -124,14 +127,19 @@ def compress_saved_model(
     notes: list[str] = []
     while True:
         try:
-            return _attempt(job, plan, notes, clock, progress)
+            return _attempt(job, plan, notes, clock, spectra, progress)
         except SlowerError as slower:
             plan, note = with_fewer_sites(slower)
             notes.append(note)
 
 
 def _attempt(
-    job: Job, plan: Plan | None, notes: Sequence[str], clock: Clock, progress: Progress
+    job: Job,
+    plan: Plan | None,
+    notes: Sequence[str],
+    clock: Clock,
+    spectra: SpectrumCache | None,
+    progress: Progress,
 ) -> Report:
     """Compresses once; whatever goes wrong, nothing is left behind.
 
@@ -152,7 +160,9 @@ def _attempt(
             timed = time_original(job.source, job.inputs, job.tags, job.signature, config,
                                    job.threads, inspection.sites, progress)  # fmt: skip
     score = score_saved_models(job.source, opened, job.evaluate, job.scores)
-    plan, factorizations, spectra = decide(inspection, config, plan, clock, progress, timed, score)
+    plan, factorizations, spectra = decide(
+        inspection, config, plan, clock, progress, timed, score, spectra
+    )
     with staged(job.destination) as staging:
         with clock("writing"):
             progress("writing", 0, 0)
@@ -167,6 +177,10 @@ def _attempt(
         with clock("verifying"):
             verification = _verify(job.source, staging, job.inputs, job.tags, job.signature,
                                    config.seed, progress)  # fmt: skip
+        measured = None
+        if job.evaluate is not None:
+            with clock("evaluating"):
+                measured = score_both(job.evaluate, str(job.source), str(staging))
         with clock("measuring"):
             latency = measure_result(job, staging, progress)
         if config.measures_latency:
@@ -184,6 +198,7 @@ def _attempt(
             notes=(*remarks, *notes),
             seconds=clock.seconds,
             peak_memory_bytes=peak_memory_bytes(),
+            scores=measured,
         )
         _leave_traces(staging, report)
     return report

@@ -10,8 +10,19 @@ from tfapprox import registry
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.report.report import Scores
 from tfapprox.selection.greedy import Score, ScoreCache
 from tfapprox.selection.problem import Configuration
+
+
+def score_both(evaluate: Callable[[Any], float], before: Any, after: Any) -> Scores:
+    """Returns what a user's measure says of two models, under the measure's own name."""
+    name = getattr(evaluate, "__name__", "score")
+    return Scores(
+        float(evaluate(before)),
+        float(evaluate(after)),
+        name.replace("_", " ") if name.isidentifier() else "score",
+    )
 
 
 def score_saved_models(

@@ -39,9 +39,10 @@ def decide(
     progress: Progress,
     timed: TimedModel | None = None,
     score: Score | None = None,
+    spectra: SpectrumCache | None = None,
 ) -> tuple[Plan, dict[str, Factorization], SpectrumCache]:
     """Returns the plan, made or given, the stages it asks for, and the spectra it took."""
-    spectra = SpectrumCache()
+    spectra = SpectrumCache() if spectra is None else spectra
     with clock("planning"):
         plan = plan or make_plan(inspection, config, spectra, progress, timed, score)
     with clock("factorizing"):

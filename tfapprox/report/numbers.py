@@ -33,3 +33,15 @@ def error(value: float | None) -> str:
     return (
         "-" if value is None else f"{value:.3g}" if value >= 1e-3 or not value else f"{value:.1e}"
     )
+
+
+def score(value: float) -> str:
+    """Returns a score: in percent where it can be a share, e.g. an accuracy."""
+    return f"{100 * value:.2f} %" if 0 <= value <= 1 else f"{value:.4g}"
+
+
+def score_change(before: float, after: float) -> str:
+    """Returns how a score moved: in points where both can be shares."""
+    if 0 <= min(before, after) and max(before, after) <= 1:
+        return f"{100 * (after - before):+.2f} points"
+    return f"{after - before:+.4g}"

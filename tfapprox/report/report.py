@@ -25,6 +25,20 @@ class ModelSize:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a user's own measure says of the original and of the result; higher is better.
+
+    Attributes:
+      before, after: e.g. the share of right answers.
+      name: of the measure.
+    """
+
+    before: float
+    after: float
+    name: str = "accuracy"
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """One compression, from the settings to the measurements.
 
@@ -35,6 +49,7 @@ class Report:
       environment: versions, machine, threads, seed.
       verification: None when it was not done.
       latency: one for each batch size; empty when not measured.
+      scores: None without labels or a function that evaluates.
       spectra: singular values of the sites that were looked at.
       notes: remarks for the user.
       seconds: phase -> seconds it took.
@@ -53,6 +68,7 @@ class Report:
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_bytes: int = 0
+    scores: Scores | None = None
 
     @property
     def replaced(self) -> int:
@@ -75,6 +91,7 @@ class Report:
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
             "peak_memory_bytes": self.peak_memory_bytes,
+            "scores": self.scores and dataclasses.asdict(self.scores),
         }
 
     @classmethod
@@ -105,6 +122,7 @@ class Report:
                 notes=tuple(body["notes"]),
                 seconds=dict(body["seconds"]),
                 peak_memory_bytes=int(body["peak_memory_bytes"]),
+                scores=Scores(**body["scores"]) if body.get("scores") else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UserError):
