@@ -8,7 +8,8 @@ from tfapprox import compress_model, compress_saved_model
 from tfapprox.config import CompressionConfig
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import Budget
-from tfapprox.serving.accuracy import accuracy, read_labels
+from tfapprox.serving.accuracy import accuracy, read_labelled, read_labels
+from tfapprox.serving.signature import Signature, TensorSpec
 
 GREEDY = CompressionConfig(Budget("params", keep=0.8), selector="greedy")
 
@@ -94,3 +95,16 @@ def test_greedy_cuts_where_the_score_allows_it_in_both_kinds_of_model(sensitive,
 def test_greedy_without_an_evaluation_is_refused(sensitive):
     with pytest.raises(UserError, match="evaluate function"):
         compress_model(sensitive, GREEDY)
+
+
+def test_labels_may_come_with_their_inputs(tmp_path):
+    sig = Signature({"x": TensorSpec("x:0", "float32", (None, 3))}, {})
+    x = np.zeros((2, 3), np.float32)
+    for key in ("label", "labels"):
+        np.savez(tmp_path / "in.npz", x=x, **{key: np.array([0, 2])})
+        inputs, labels = read_labelled(str(tmp_path / "in.npz"), sig)
+        assert inputs["x"].shape == (2, 3) and list(labels) == [0, 2]
+    for arrays in ({"x": x}, {"x": x, "labels": np.zeros(2)}, {"labels": np.arange(2)}):
+        np.savez(tmp_path / "in.npz", **arrays)
+        with pytest.raises(UserError):
+            read_labelled(str(tmp_path / "in.npz"), sig)

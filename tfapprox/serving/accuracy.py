@@ -6,7 +6,8 @@ import numpy as np
 
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
-from tfapprox.serving.inputs import Inputs
+from tfapprox.serving.inputs import LABEL_KEYS, Inputs, fitted_inputs, load_arrays
+from tfapprox.serving.signature import Signature
 
 _BATCH = 64
 
@@ -61,6 +62,24 @@ def read_labels(path: str, inputs: Inputs) -> np.ndarray:
         raise UserError(f"{path} holds several arrays; write the labels alone, with numpy.save")
     _check_labels(inputs, labels)
     return labels
+
+
+def read_labelled(path: str, signature: Signature) -> tuple[Inputs, np.ndarray]:
+    """Returns the inputs and labels of an .npz file: an array for each input key, and "labels".
+
+    Raises:
+      UserError: it can't be read, or does not hold just that.
+    """
+    arrays = load_arrays(path)
+    found = [key for key in LABEL_KEYS if key in arrays and key not in signature.inputs]
+    if len(found) != 1:
+        raise UserError(
+            f"{path} has arrays {sorted(arrays)}; beside the inputs it needs one called 'labels', "
+            "the class of each example"
+        )
+    inputs = fitted_inputs(path, arrays, signature)
+    _check_labels(inputs, arrays[found[0]])
+    return inputs, arrays[found[0]]
 
 
 def _check_labels(inputs: Inputs, labels: np.ndarray) -> None:

@@ -18,25 +18,52 @@ _MAX_INTEGER = 10  # small enough to be an index into most tables
 _WORDS = ("alpha", "beta", "gamma", "delta", "omega")
 
 
+LABEL_KEYS = ("labels", "label")
+"""Arrays that may stand beside the inputs in a file: the class of each example."""
+
+
 def read_inputs(path: str, signature: Signature) -> Inputs:
     """Returns the arrays of an .npz file, one for each input key of the signature.
 
     bfloat16 and float8 inputs may be stored as float32, since .npz can't hold them.
+    Labels beside the inputs are passed over.
 
     Raises:
       UserError: unreadable file, pickled objects, missing or extra keys, or an array
         whose dtype or shape does not fit.
     """
-    arrays = _load(path)
-    wanted = sorted(signature.inputs)
-    if sorted(arrays) != wanted:
-        raise UserError(f"{path} has arrays {sorted(arrays)}; the signature's inputs are {wanted}")
+    return fitted_inputs(path, load_arrays(path), signature)
+
+
+def fitted_inputs(path: str, arrays: Inputs, signature: Signature) -> Inputs:
+    """Returns the arrays that are inputs of the signature; `path` is for messages.
+
+    Raises:
+      UserError: as `read_inputs`.
+    """
+    check_keys(path, "arrays", set(arrays), signature)
     return {
-        key: _fitted(path, key, spec, arrays[key]) for key, spec in sorted(signature.inputs.items())
+        key: fitted(path, key, spec, arrays[key]) for key, spec in sorted(signature.inputs.items())
     }
 
 
-def _load(path: str) -> Inputs:
+def check_keys(origin: str, what: str, keys: set[str], signature: Signature) -> None:
+    """Refuses keys that are not the signature's; labels may stand beside them.
+
+    Raises:
+      UserError: a key is missing or unknown.
+    """
+    wanted = sorted(signature.inputs)
+    if sorted(keys - (set(LABEL_KEYS) - set(wanted))) != wanted:
+        raise UserError(f"{origin} has {what} {sorted(keys)}; the signature's inputs are {wanted}")
+
+
+def load_arrays(path: str) -> Inputs:
+    """Returns every array of an .npz file.
+
+    Raises:
+      UserError: it can't be read, or holds pickled objects.
+    """
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -53,10 +80,15 @@ def _load(path: str) -> Inputs:
     raise UserError(f"{path} holds one array; write it with numpy.savez, named by input key")
 
 
-def _fitted(path: str, key: str, spec: TensorSpec, array: np.ndarray) -> np.ndarray:
+def fitted(path: str, key: str, spec: TensorSpec, array: np.ndarray) -> np.ndarray:
+    """Returns the array for one input of a signature; `path` is for messages.
+
+    Raises:
+      UserError: its dtype or shape does not fit.
+    """
     if not spec.admits(array.shape):
         raise UserError(f"{path}: {key!r} has shape {list(array.shape)}; the signature has {spec}")
-    if spec.dtype == "string" and array.dtype.kind in "SU":
+    if spec.dtype == "string" and array.dtype.kind in "OSU":  # files hold no objects
         return array
     if spec.dtype not in ("string", "unknown"):
         want = spec.numpy_dtype()
@@ -148,7 +180,7 @@ def take_batch(inputs: Mapping[str, np.ndarray], signature: Signature, batch_siz
     """
     batch = {}
     for key, array in inputs.items():
-        if not _has_batch_axis(signature.inputs[key], array):
+        if not has_batch_axis(signature.inputs[key], array):
             batch[key] = array
             continue
         if not len(array):
@@ -157,5 +189,6 @@ def take_batch(inputs: Mapping[str, np.ndarray], signature: Signature, batch_siz
     return batch
 
 
-def _has_batch_axis(spec: TensorSpec, array: np.ndarray) -> bool:
+def has_batch_axis(spec: TensorSpec, array: np.ndarray) -> bool:
+    """Says whether the first axis counts examples, as many as one likes."""
     return array.ndim > 0 and (spec.shape is None or spec.shape[0] is None)
