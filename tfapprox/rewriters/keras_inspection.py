@@ -83,6 +83,8 @@ def _reason_for_type(keras: ModuleType, layer: Any) -> str:
         return "depthwise convolution: one filter a channel"
     if isinstance(layer, (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)):
         return "recurrent kernels are used inside a loop; the SavedModel path can reach them"
+    if type(layer).__name__ == "GroupedConv2D":
+        return f"grouped convolution ({layer.groups} groups)"
     if type(layer).__module__.partition(".")[0] not in ("keras", "tf_keras"):
         return f"custom layer {kind}: its computation is Python code; export it and compress that"
     if len(list(layer._flatten_layers())) > 1:

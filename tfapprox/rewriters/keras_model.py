@@ -28,7 +28,12 @@ from tfapprox.rewriters.keras_inspection import (
     inspect_keras_model,
     reason_to_keep,
 )
-from tfapprox.rewriters.keras_stages import Name, StageLayer, stage_layers
+from tfapprox.rewriters.keras_stages import (
+    Name,
+    StageLayer,
+    stage_layers,
+    with_trainable_groups,
+)
 from tfapprox.rewriters.keras_trace import Shape
 
 # Layers that tf_keras puts behind `model.add_loss(tensor)` and `model.add_metric`.
@@ -40,7 +45,9 @@ StandIns = Callable[[Any, Shape, Name], list[StageLayer]]
 __all__ = ["inspect_keras_model", "rebuild_keras_model", "rewrite_keras_model"]
 
 
-def rewrite_keras_model(model: Any, replacements: Mapping[str, Factorization]) -> Any:
+def rewrite_keras_model(
+    model: Any, replacements: Mapping[str, Factorization], trainable_groups: bool = False
+) -> Any:
     """Returns a new model in which each named site is a chain of stock layers.
 
     The result has the flavour, kind, names, inputs, outputs, dtype policies and
@@ -51,13 +58,15 @@ def rewrite_keras_model(model: Any, replacements: Mapping[str, Factorization]) -
     Args:
       model: Sequential or Functional; never changed.
       replacements: site name, as `inspect_keras_model` has it, to stages.
+      trainable_groups: let grouped convolutions of Keras 3 be `GroupedConv2D`, which
+        CPUs train many times faster than the stock layer.
 
     Raises:
       UserError: a subclassed model, an unknown site, stages that do not fit a
         site, or a layer that can't be made anew from its config.
     """
     check_graph_model(model)
-    return rebuild_keras_model(model, _match(model, replacements))
+    return rebuild_keras_model(model, _match(model, replacements, trainable_groups))
 
 
 def rebuild_keras_model(model: Any, stand_ins: Mapping[int, StandIns]) -> Any:
@@ -75,7 +84,9 @@ def rebuild_keras_model(model: Any, stand_ins: Mapping[int, StandIns]) -> Any:
     return new_model
 
 
-def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, StandIns]:
+def _match(
+    model: Any, replacements: Mapping[str, Factorization], trainable_groups: bool
+) -> dict[int, StandIns]:
     """Returns id(layer) -> the maker of its stages after checking names and shapes."""
     layers = layers_by_path(model)
     matched: dict[int, StandIns] = {}
@@ -89,14 +100,19 @@ def _match(model: Any, replacements: Mapping[str, Factorization]) -> dict[int, S
         found = factorization.reconstruct().shape
         if found != expected:
             raise UserError(f"site {path!r} has a kernel {expected}; its stages compose to {found}")
-        matched[id(layers[path])] = functools.partial(_stages, factorization)
+        matched[id(layers[path])] = functools.partial(_stages, factorization, trainable_groups)
     return matched
 
 
 def _stages(
-    factorization: Factorization, layer: Any, input_shape: Shape, name: Name
+    factorization: Factorization,
+    trainable_groups: bool,
+    layer: Any,
+    input_shape: Shape,
+    name: Name,
 ) -> list[StageLayer]:
-    return stage_layers(layer, factorization, input_shape, name)
+    stages = stage_layers(layer, factorization, input_shape, name)
+    return [with_trainable_groups(stage) for stage in stages] if trainable_groups else stages
 
 
 class _Rebuild:

@@ -120,11 +120,16 @@ def _is_chain(layers: Sequence[Any]) -> bool:
     if type(layers[-1]) is layer_types.EinsumDense and len(products) < len(layers):
         return False  # the grouped stage no longer tells how its input was contracted
     stages = (type(layers[-1]), layer_types.DepthwiseConv2D, layer_types.EinsumDense)
-    if not all(type(layer) in stages for layer in products):
+    if not all(type(layer) in stages or _is_grouped(layer) for layer in products):
         return False
     taps = [_spatial(layer) for layer in products]
     # On each axis only one stage may have taps, strides or dilations.
     return all(sum(t[axis] != (1, 1, 1) for t in taps) <= 1 for axis in (0, 1))
+
+
+def _is_grouped(layer: Any) -> bool:
+    # By name: importing the class would import Keras 3 into a process of tf_keras.
+    return type(layer).__name__ == "GroupedConv2D"
 
 
 def _spatial(layer: Any) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

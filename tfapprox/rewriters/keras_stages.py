@@ -66,6 +66,19 @@ def stage_layers(
     return chain
 
 
+def with_trainable_groups(stage: StageLayer) -> StageLayer:
+    """Returns a stage of Keras 3 with a `GroupedConv2D` in the place of a grouped Conv2D."""
+    keras = flavour_of(stage.layer)
+    if keras.__name__ != "keras" or type(stage.layer) is not keras.layers.Conv2D:
+        return stage
+    if stage.layer.groups == 1:
+        return stage
+    from tfapprox.layers.grouped_conv2d import GroupedConv2D  # of Keras 3 alone
+
+    layer = GroupedConv2D.from_config(live_config(stage.layer))
+    return dataclasses.replace(stage, layer=layer)
+
+
 def _channel_axes(layer: Any, index: int) -> int:
     if index == 0 and hasattr(layer, "equation"):
         return _contraction(layer).contracted_axes

@@ -57,7 +57,8 @@ def decompose_model(model: Any, plan: Plan) -> Any:
     """
     check_trainable(model)
     _, factorizations = factorize_plan(inspect_keras_model(model), plan, SpectrumCache())
-    return _switched(model, rewrite_keras_model(model, factorizations), factorizations)
+    rewritten = rewrite_keras_model(model, factorizations, trainable_groups=True)
+    return _switched(model, rewritten, factorizations)
 
 
 def reconstruct_model(model: Any) -> Any:
