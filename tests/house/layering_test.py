@@ -13,13 +13,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from its own stratum and from lower ones.
 STRATA = (
-    {"errors", "accounting", "decompositions", "metrics", "selection", "sampling"}
-    | {"config", "registry"},
+    {"errors", "accounting", "calibration", "decompositions", "metrics", "selection", "sampling"}
+    | {"config", "registry", "fitting"},
     {"ops"},
     {"layers"},
     {"rewriters", "serving", "planning"},
     {"report", "training"},
     {"compression"},
+    {"combining"},
     {"cli", "__main__"},
 )
 NUMERIC_LIBRARIES = {"numpy", "scipy", "sklearn", "threadpoolctl"}

@@ -7,6 +7,7 @@ import numpy as np
 
 from tfapprox.accounting.cost import Cost, StageShape, chain_cost
 from tfapprox.accounting.geometry import Geometry, Pair
+from tfapprox.calibration.weights import Weight
 
 Kind = Literal["dense", "conv1d", "conv2d", "einsum"]
 
@@ -23,6 +24,8 @@ class Site:
       geometries: one for each use of the kernel in the model. All uses share the
         factors; each places them by its own strides and padding.
       assumed_size: what was assumed of an unknown spatial size, "" when all are known.
+      weight: how much changes of the kernel matter on calibration data, for fits and
+        metrics that ask for it; None without data.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Site:
     kernel: np.ndarray
     geometries: tuple[Geometry, ...] = (Geometry(),)
     assumed_size: str = ""
+    weight: Weight | None = None
 
     def __post_init__(self):
         if self.kernel.ndim != 4:

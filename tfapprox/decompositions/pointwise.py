@@ -30,7 +30,7 @@ def pointwise_candidates(
     table = _SVD.candidates(site, metric, options, spectra)
     names = [configure(row.settings["rank"]) for row in table.configurations]
     noise = [
-        dict.fromkeys(name.settings, ranks["rank"])
+        dict.fromkeys(name.settings, ranks["rank"]) if ranks else {}
         for name, ranks in zip(names, table.noise_ranks, strict=True)
     ]
     return dataclasses.replace(table, configurations=names, noise_ranks=noise)

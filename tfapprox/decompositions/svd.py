@@ -20,6 +20,11 @@ from tfapprox.decompositions.unfolding import (
     matrix_shape,
     right_axes,
 )
+from tfapprox.decompositions.weighted_svd import (
+    WeightedSvd,
+    weighted_svd,
+    weighted_svd_of_outputs,
+)
 from tfapprox.errors import UserError
 from tfapprox.metrics import METRICS
 from tfapprox.selection.problem import CandidateTable, Configuration
@@ -63,11 +68,19 @@ class SvdDecomposition:
                 ranks, cost = _saving_ranks(site, scheme, slices, options.rank_multiple)
                 if not len(ranks):
                     continue
-                spectrum = spectra.spectrum(site, scheme, slices)
-                errors.append(_ratio(measure.residual_norms(spectrum, ranks), norm))
+                if site.weight is not None:
+                    if not _has_closed_form(site, scheme, slices):
+                        continue
+                    noise: Mapping[str, int] = {}
+                    residuals = _weighted(site, scheme, slices, ranks[-1]).residual_norms(ranks)
+                else:
+                    spectrum = spectra.spectrum(site, scheme, slices)
+                    noise = _noise_rank(site, spectrum)
+                    residuals = measure.residual_norms(spectrum, ranks)
+                errors.append(_ratio(residuals, norm))
                 costs.append(cost)
                 configurations += [_configuration(scheme, slices, int(rank)) for rank in ranks]
-                noise_ranks += [_noise_rank(site, spectrum)] * len(ranks)
+                noise_ranks += [noise] * len(ranks)
         params, macs, size = np.concatenate(costs, axis=1)
         columns: Mapping = {"params": params, "macs": macs, "bytes": size}
         return CandidateTable(
@@ -89,12 +102,16 @@ class SvdDecomposition:
     ) -> Factorization:
         """Returns the two stages; the singular values are split evenly between them.
 
+        With a weight they are the best for it; see `weighted_svd`.
+
         Raises:
           UserError: the settings do not fit the site; the message has the accepted range.
         """
         scheme, slices, rank = _checked_settings(site, configuration.settings)
-        left, right = spectra.spectrum(site, scheme, slices, rank).factors(rank)
         dtype = site.kernel.dtype
+        if site.weight is not None and _has_closed_form(site, scheme, slices):
+            return _weighted(site, scheme, slices, rank).factorization(rank, dtype)
+        left, right = spectra.spectrum(site, scheme, slices, rank).factors(rank)
         first = fold_right(right, site.kernel_size, scheme).astype(dtype, copy=False)
         second = fold_left(left, site.kernel_size, scheme).astype(dtype, copy=False)
         return Factorization(
@@ -103,6 +120,21 @@ class SvdDecomposition:
                 Stage(np.ascontiguousarray(second), 1, left_axes(scheme)),
             )
         )
+
+
+def _has_closed_form(site: Site, scheme: int, slices: int) -> bool:
+    """Says whether the data known of the site suffice for the weighted fit."""
+    assert site.weight is not None
+    known = site.weight.inputs is not None
+    return known or (site.weight.outputs is not None and scheme == 0 and slices == 1)
+
+
+def _weighted(site: Site, scheme: int, slices: int, most: int) -> WeightedSvd:
+    assert site.weight is not None
+    if site.weight.inputs is not None:
+        return weighted_svd(site.kernel, site.weight.inputs, scheme, slices, int(most))
+    assert site.weight.outputs is not None
+    return weighted_svd_of_outputs(site.kernel, site.weight.outputs, int(most))
 
 
 def _configuration(scheme: int, slices: int, rank: int) -> Configuration:

@@ -29,7 +29,7 @@ def measured_table(
     """
     measure = METRICS[metric]
     norm = measure.site_norm(site, spectra)
-    lost = [measure.norm(site.kernel - built.reconstruct()) for _, built in rows]
+    lost = [measure.distance(site, built.reconstruct()) for _, built in rows]
     costs = [built.cost(site.geometries) for _, built in rows]
     columns: Mapping = {
         kind: np.array([getattr(cost, kind) for cost in costs], np.int64)

@@ -3,11 +3,28 @@
 from tfapprox.metrics.base import Metric, relative_error
 from tfapprox.metrics.frobenius import FrobeniusNorm
 from tfapprox.metrics.operator import OperatorBound, OperatorNorm
+from tfapprox.metrics.weighted import WeightedNorm
 
-__all__ = ["METRICS", "FrobeniusNorm", "Metric", "OperatorBound", "OperatorNorm", "relative_error"]
+__all__ = [
+    "METRICS",
+    "WEIGHTED_METRICS",
+    "FrobeniusNorm",
+    "Metric",
+    "OperatorBound",
+    "OperatorNorm",
+    "WeightedNorm",
+    "relative_error",
+]
+
+WEIGHTED_METRICS: dict[str, Metric] = {
+    "covariance": WeightedNorm(),
+    "mahalanobis": WeightedNorm(),
+}
+"""Those that need calibration data."""
 
 METRICS: dict[str, Metric] = {
     "operator": OperatorNorm(),
     "operator_bound": OperatorBound(),
     "frobenius": FrobeniusNorm(),
+    **WEIGHTED_METRICS,
 }

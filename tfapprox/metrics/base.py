@@ -23,6 +23,10 @@ class Metric(Protocol):
         """Returns ||W|| of the site's kernel, from its spectra where that saves work."""
         ...
 
+    def distance(self, site: Site, approximation: np.ndarray) -> float:
+        """Returns ||W - W_hat|| of the site's kernel and another one, [H, W, I, O]."""
+        ...
+
     def residual_norms(self, spectrum: Spectrum, ranks: np.ndarray) -> np.ndarray:
         """Returns ||W - W_hat|| after truncating every slice to each of `ranks`.
 

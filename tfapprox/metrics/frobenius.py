@@ -22,6 +22,10 @@ class FrobeniusNorm:
         """Returns ||W||_F of the site's kernel."""
         return self.norm(site.kernel)
 
+    def distance(self, site: Site, approximation: np.ndarray) -> float:
+        """Returns the norm of the difference."""
+        return self.norm(site.kernel - approximation)
+
     def residual_norms(self, spectrum: Spectrum, ranks: np.ndarray) -> np.ndarray:
         """Returns sqrt(sum_i sum_{r > j} s_{i,r}^2) for every rank j.
 

@@ -21,6 +21,10 @@ class OperatorNorm:
         """Returns the largest singular value of the site's scheme-0 spectrum."""
         return float(spectra.singular_values(site, scheme=0)[0, 0])
 
+    def distance(self, site: Site, approximation: np.ndarray) -> float:
+        """Returns the norm of the difference."""
+        return self.norm(site.kernel - approximation)
+
     def residual_norms(self, spectrum: Spectrum, ranks: np.ndarray) -> np.ndarray:
         """Returns the true ||W - W_hat||_2 for every rank j, in any scheme.
 

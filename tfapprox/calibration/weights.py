@@ -1,0 +1,48 @@
+"""Inner products of kernels that say how much each change of a kernel matters."""
+
+from typing import Protocol
+
+import numpy as np
+
+from tfapprox.calibration.moments import Moments
+
+
+class Weight(Protocol):
+    """A quadratic form on kernels: ||W||^2 = <W, apply(W)>.
+
+    Attributes:
+      inputs: [D, D], D = H W I, where the form is tr(W' M W) with this M; else None.
+      outputs: [O, O], W' M W of the site's own kernel where M itself is not known.
+    """
+
+    inputs: np.ndarray | None
+    outputs: np.ndarray | None
+
+    def apply(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns the form's matrix times a kernel [H, W, I, O], float64."""
+        ...
+
+
+class CovarianceWeight:
+    """||W||^2 = E||(x - c) W||^2: the energy of the outputs that a kernel gives.
+
+    So the weight of W - W_hat is the squared error of the site's output, but for what a
+    bias makes up.
+
+    References:
+      Denton et al. 2014, Section 3.1 (data covariance distance).
+    """
+
+    def __init__(self, moments: Moments):
+        self.inputs, self.outputs = moments.inputs, moments.outputs
+
+    def apply(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns M W."""
+        assert self.inputs is not None
+        product = self.inputs @ kernel.reshape(len(self.inputs), -1).astype(self.inputs.dtype)
+        return product.astype(np.float64).reshape(kernel.shape)
+
+
+def weighted_norm(weight: Weight, kernel: np.ndarray) -> float:
+    """Returns ||W|| of a kernel [H, W, I, O]."""
+    return float(np.sqrt(max(0.0, float(np.vdot(kernel, weight.apply(kernel))))))

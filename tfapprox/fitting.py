@@ -1,0 +1,63 @@
+"""Candidates and factorizations of a site, fitted to its calibration data where it has any."""
+
+import dataclasses
+
+from tfapprox import registry
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.accounting.site import Site
+from tfapprox.decompositions.options import CandidateOptions
+from tfapprox.decompositions.pointwise import is_pointwise
+from tfapprox.decompositions.refitting import refit
+from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.decompositions.table import evenly, measured_table
+from tfapprox.selection.problem import CandidateTable, Configuration
+
+_CLOSED_FORM = ("svd",)
+_POINTWISE_SVD = ("cp", "tucker2")  # what they are for a 1x1 kernel
+_ROWS = 10  # of a method without a closed form that are fitted to data and measured
+
+
+def offer_candidates(
+    name: str, site: Site, metric: str, options: CandidateOptions, spectra: SpectrumCache
+) -> CandidateTable:
+    """Returns a decomposition's candidates for a site, each error as its fit will have it.
+
+    Args:
+      name: of the decomposition.
+      site: with a weight, if the metric asks for one.
+      metric: what the errors mean.
+      options, spectra: see `Decomposition.candidates`.
+    """
+    method = registry.look_up("decomposition", name)
+    if site.weight is None or _has_closed_form(name, site):
+        return method.candidates(site, metric, options, spectra)
+    plain = dataclasses.replace(site, weight=None)
+    if site.weight.inputs is None and site.weight.outputs is not None:
+        empty = method.candidates(plain, "frobenius", options, spectra).take([])
+        return dataclasses.replace(empty, norm=registry.METRICS[metric].site_norm(site, spectra))
+    table = method.candidates(plain, "frobenius", options, spectra)
+    chosen = table.take(evenly(range(len(table)), _ROWS))
+    rows = [(row, factorize(site, row, spectra)) for row in chosen.configurations]
+    return measured_table(site, metric, spectra, rows, chosen.noise_ranks)
+
+
+def factorize(site: Site, choice: Configuration, spectra: SpectrumCache) -> Factorization:
+    """Returns the stages of a configuration, fitted to the site's weight if it has one.
+
+    Raises:
+      UserError: an unknown decomposition, or settings that do not fit the site.
+    """
+    method = registry.look_up("decomposition", choice.decomposition)
+    if site.weight is None or _has_closed_form(choice.decomposition, site):
+        return method.factorize(site, choice, spectra)
+    built = method.factorize(dataclasses.replace(site, weight=None), choice, spectra)
+    if site.weight.inputs is None and site.weight.outputs is not None:
+        return built  # outputs alone do not say what another structure would give
+    return refit(site.kernel, built, site.weight)
+
+
+def _has_closed_form(name: str, site: Site) -> bool:
+    assert site.weight is not None
+    moments = site.weight.inputs is not None or site.weight.outputs is not None
+    pointwise = name in _POINTWISE_SVD and is_pointwise(site)
+    return moments and (name in _CLOSED_FORM or pointwise)
