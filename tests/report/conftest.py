@@ -4,8 +4,9 @@ import pytest
 
 from tfapprox.accounting.cost import Cost
 from tfapprox.report.environment import Environment
-from tfapprox.report.report import ModelSize, Report
+from tfapprox.report.report import ModelSize, Report, Scores
 from tfapprox.report.spectra import SiteSpectrum
+from tfapprox.report.sweep import Sweep, SweepPoint
 from tfapprox.rewriters.agreement import OutputAgreement, Verification
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.problem import Configuration
@@ -60,6 +61,26 @@ def make_report(sites: int = 3, **changes) -> Report:
         "peak_memory_bytes": 800_000_000,
     }  # fmt: skip
     return Report(**{**fields, **changes})
+
+
+def make_sweep(**changes) -> Sweep:
+    """Ratios 0.05, which failed, 0.3, 0.5 and 0.7: the more kept, the slower and the better."""
+    points = [SweepPoint(0.05, None, f"out of reach {HOSTILE}")]
+    for ratio, score in ((0.3, 0.91), (0.5, 0.97), (0.7, 0.95)):
+        whole = make_report()
+        points.append(
+            SweepPoint(
+                ratio,
+                make_report(
+                    after=ModelSize(
+                        int(ratio * whole.before.params), int(ratio * whole.before.macs), 10**6
+                    ),
+                    latency=(latency(8, 9.0, 9.0 * (ratio + 0.1)),),
+                    scores=Scores(0.975, score),
+                ),
+            )
+        )
+    return Sweep("model", "budgets", "macs", tuple(points), **changes)
 
 
 @pytest.fixture

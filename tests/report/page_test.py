@@ -9,6 +9,7 @@ import pytest
 from tests.report.conftest import HOSTILE, make_report
 from tfapprox.errors import UserError
 from tfapprox.report.page import render_page, write_page
+from tfapprox.report.report import Scores
 
 _VOID = {"meta", "link", "input", "path", "br", "img"}
 
@@ -59,6 +60,14 @@ def test_every_verdict_with_its_reason_is_there(report):
     assert "passed" in words
     assert "1.80x" in words
     assert "rank 8 of 30" in words
+
+
+def test_accuracy_before_and_after_is_shown_where_it_was_measured(report):
+    assert "Accuracy" not in "".join(Outline(render_page(report)).words)
+    words = "".join(Outline(render_page(make_report(scores=Scores(0.984, 0.961)))).words)
+    assert "98.40 %96.10 %-2.30 points" in words.replace("\n", "")
+    other = "".join(Outline(render_page(make_report(scores=Scores(31.5, 30.0, "psnr")))).words)
+    assert "Psnr31.530-1.5" in other.replace("\n", "")
 
 
 def test_many_spectra_are_folded_away():

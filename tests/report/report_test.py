@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tfapprox.errors import UserError
-from tfapprox.report.report import Report
+from tfapprox.report.report import Report, Scores
 
 
 def through_json(report: Report) -> Report:
@@ -20,6 +20,8 @@ def test_a_report_survives_json(report):
 def test_a_report_without_measurements_survives_json(report):
     bare = dataclasses.replace(report, verification=None, latency=(), spectra=())
     assert through_json(bare) == bare
+    scored = dataclasses.replace(report, scores=Scores(0.98, 0.97, "psnr"))
+    assert through_json(scored) == scored
 
 
 def test_replaced_counts_the_sites_with_a_choice(report):

@@ -8,19 +8,16 @@ both, and puts it in place in one step. The source is never changed.
 import argparse
 import json
 import pathlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tfapprox.cli import sampling, slices
+from tfapprox.cli import sampling, slices, sweep
 from tfapprox.cli.compress_config import check, make_config
 from tfapprox.cli.compress_flags import add_flags
-from tfapprox.cli.inputs import choose_signature
+from tfapprox.cli.inputs import choose_signature, evaluation
 from tfapprox.cli.output import print_json, read_text
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.rewriters.plan import Plan
-from tfapprox.serving.accuracy import accuracy as measure_accuracy
-from tfapprox.serving.accuracy import read_labels
-from tfapprox.serving.inputs import Inputs, read_inputs
+from tfapprox.serving.inputs import read_inputs
 
 if TYPE_CHECKING:
     from tfapprox.report.report import Report
@@ -35,6 +32,8 @@ examples:
     tfapprox compress --dir model --output_dir small --max_error 0.05 --exclude head
   be done in 70 % of the time, in calls of 8 examples, with 2 threads:
     tfapprox compress --dir model --output_dir small --keep_latency 0.7 --batch_size 8 --threads 2
+  compare several budgets, on one page:
+    tfapprox compress --dir model --output_dir budgets --sweep 0.3,0.5,0.7 --report report.html
   look at the plan, edit it, apply it:
     tfapprox compress --dir model --keep_params 0.3 --dry_run --save_plan plan.json
     tfapprox compress --dir model --output_dir small --plan plan.json
@@ -46,6 +45,8 @@ def execute(args: argparse.Namespace) -> int:
         return slices.execute(args)
     if sampling.NAME in (args.decompositions or ()):
         return sampling.execute(args)
+    if args.sweep is not None:
+        return sweep.execute(args)
     check(args)
     config, given = make_config(args), _read_plan(args.plan)
     name, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
@@ -62,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
             "signature": args.signature_def,
             "inputs": inputs,
             "threads": args.threads,
-            "evaluate": _evaluation(args, name, inputs),
+            "evaluate": evaluation(args, name, inputs),
             "scores": args.scores,
             "progress": progress,
         }
@@ -81,20 +82,6 @@ def execute(args: argparse.Namespace) -> int:
             plan = report.plan
     _tell(args, plan, report)
     return 0
-
-
-def _evaluation(
-    args: argparse.Namespace, signature: str, inputs: Inputs | None
-) -> Callable[[str], float] | None:
-    """Returns a function from a SavedModel's path to its accuracy on --labels."""
-    if args.labels is None or inputs is None:
-        return None
-    labels = read_labels(args.labels, inputs)
-
-    def accuracy(path: str) -> float:
-        return measure_accuracy(path, inputs, labels, tags=args.tag_set, signature=signature)
-
-    return accuracy
 
 
 def _read_plan(path: str | None) -> Plan | None:

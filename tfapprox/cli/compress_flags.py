@@ -2,7 +2,7 @@
 
 import argparse
 
-from tfapprox.cli import flags
+from tfapprox.cli import flags, sweep
 from tfapprox.cli.method_flags import add_method_flags
 
 
@@ -10,7 +10,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flags.add_model_flags(parser)
     _add_target_flags(parser.add_argument_group("target"))
     budget = parser.add_argument_group("budget (one of these, or --plan)")
-    _add_budget_flags(budget.add_mutually_exclusive_group())
+    one = budget.add_mutually_exclusive_group()
+    _add_budget_flags(one)
+    sweep.add_flags(one, budget)
     add_method_flags(parser.add_argument_group("method"))
     _add_plan_flags(parser.add_argument_group("plan"))
     _add_data_flags(parser.add_argument_group("data"))

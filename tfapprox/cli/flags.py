@@ -80,3 +80,14 @@ def positive(text: str) -> int:
 def positives(text: str) -> tuple[int, ...]:
     """Parses "1,8" into (1, 8), each at least 1."""
     return tuple(positive(part) for part in text.split(","))
+
+
+def ratios(text: str) -> tuple[float, ...]:
+    """Parses "0.3,0.5" into (0.3, 0.5), each in (0, 1]."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or not all(0 < value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of shares in (0, 1] like 0.3,0.5")
+    return values

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 WIDTH, HEIGHT = 520, 320
 LEFT, TOP, RIGHT, BOTTOM = 62, 26, 500, 268
 _TICKS = 5
+_LABEL_ABOVE, _LABEL_BELOW, _LABEL_WIDTH, _LABEL_HEIGHT = 10, 20, 26, 12
+_MARGIN = 0.15  # of the spread, above and below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class PlotPoint:
 
     x: float
     y: float
+    label_y: float
     label: str
     value: str
     kind: str
@@ -107,24 +110,35 @@ def plot_pareto(samples: Sequence[Sample], x: Axis, y: Axis) -> ParetoPlot:
         return round(BOTTOM - (BOTTOM - TOP) * _part(value, y_ticks), 1)
 
     front = efficient(samples, x, y)
-    points = [
-        PlotPoint(
-            place_x(sample.x),
-            place_y(sample.y),
-            sample.label,
-            f"{x.name} {x.form(sample.x)}, {y.name} {y.form(sample.y)}",
-            "original" if sample.is_original else "efficient" if sample in front else "beaten",
-        )
-        for sample in samples
-    ]
+    points: list[PlotPoint] = []
+    for sample in samples:
+        at = place_x(sample.x), place_y(sample.y)
+        value = f"{x.name} {x.form(sample.x)}, {y.name} {y.form(sample.y)}"
+        kind = "original" if sample.is_original else "efficient" if sample in front else "beaten"
+        points.append(PlotPoint(*at, _label_y(at, points), sample.label, value, kind))
     return ParetoPlot(
-        f"{y.name} against {x.name[0].lower() if x.name[:2].istitle() else x.name[0]}{x.name[1:]}",
+        f"{y.name} against {_lower(x.name)}",
         x.name,
         tuple(Tick(place_x(value), x.form(value)) for value in x_ticks),
         tuple(Tick(place_y(value), y.form(value)) for value in y_ticks),
         tuple(points),
         "M" + "L".join(f"{place_x(s.x):g},{place_y(s.y):g}" for s in front),
     )
+
+
+def _label_y(at: tuple[float, float], others: Sequence[PlotPoint]) -> float:
+    """Returns the height of a label: above its point, or below where a label is in the way."""
+    above = at[1] - _LABEL_ABOVE
+    taken = any(
+        abs(at[0] - other.x) < _LABEL_WIDTH and abs(above - other.label_y) < _LABEL_HEIGHT
+        for other in others
+    )
+    return round(at[1] + _LABEL_BELOW if taken else above, 1)
+
+
+def _lower(name: str) -> str:
+    """Returns "MACs kept" as it is and "Time kept" as "time kept"."""
+    return name if name[1].isupper() else name[0].lower() + name[1:]
 
 
 def _part(value: float, ticks: Sequence[float]) -> float:
@@ -136,7 +150,9 @@ def _ticks(values: Sequence[float], from_zero: bool) -> list[float]:
     low, high = min(values), max(values)
     if from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    spread = (high - low) or abs(high) or 1.0
+    spread = (high - low) or 0.1 * abs(high) or 1.0
+    if not from_zero:
+        low, high = low - _MARGIN * spread, high + _MARGIN * spread
     rough = spread / _TICKS
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(n for n in (1, 2, 2.5, 5, 10) if n * power >= rough * (1 - 1e-9))

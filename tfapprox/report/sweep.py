@@ -44,12 +44,9 @@ class Sweep:
     kind: CostKind
     points: tuple[SweepPoint, ...]
 
-    def label(self, point: SweepPoint) -> str:
-        """Returns the budget in words that are also its folder's name."""
-        return ratio_name(point.ratio)
-
     @property
     def reports(self) -> list[tuple[SweepPoint, Report]]:
+        """The ratios that worked."""
         return [(point, point.report) for point in self.points if point.report is not None]
 
     def to_json(self) -> dict[str, Any]:

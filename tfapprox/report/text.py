@@ -11,6 +11,8 @@ from tfapprox.accounting.site import Site
 from tfapprox.report.numbers import count, error, milliseconds, share, size
 from tfapprox.report.report import Report
 from tfapprox.report.speed import speed_verdict
+from tfapprox.report.sweep import Sweep, ratio_name
+from tfapprox.report.sweep_table import sweep_table
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
@@ -159,6 +161,21 @@ def print_report(report: Report, console: Console | None = None) -> None:
     phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
     if phases:
         console.print(Text(f"{phases}; peak memory {size(report.peak_memory_bytes)}", "dim"))
+
+
+def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
+    """Prints a line for each budget."""
+    console = console or _console()
+    columns, cells = sweep_table(sweep)
+    table = _table("Budget", *columns)
+    for point, _ in sweep.reports:
+        table.add_row(ratio_name(point.ratio), *(text for text, _ in cells[point.ratio]))
+    console.print(table)
+    for point in sweep.points:
+        if point.failure:
+            console.print(Text(f"✗ {ratio_name(point.ratio)}: {point.failure}", "red"))
+        elif point.resumed:
+            console.print(Text(f"{ratio_name(point.ratio)} was there already", "dim"))
 
 
 def _console() -> Console:
