@@ -8,7 +8,6 @@ References:
 """
 
 import dataclasses
-import json
 import logging
 import math
 import pathlib
@@ -17,36 +16,25 @@ from typing import Any, Literal
 
 from tensorflow import keras
 
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.compression.scoring import make_score
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
 from tfapprox.planning import make_plan
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
+from tfapprox.rewriters.keras_model import rewrite_keras_model
 from tfapprox.rewriters.plan import Plan
+from tfapprox.selection.greedy import Score
 from tfapprox.selection.problem import Budget
-from tfapprox.training.snapshots import read_record, restore_snapshot, save_snapshot
+from tfapprox.training.best_epoch import BestEpochTraining, RetrainData, write_whole
+from tfapprox.training.snapshots import read_record
 from tfapprox.training.switching import check_trainable, decompose_model, reconstruct_model
 from tfapprox.training.trade_off import TradeOff
 
 _LOG = logging.getLogger(__name__)
 
 Mode = Literal["compress_only", "one_shot", "iterative"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RetrainData:
-    """What `fit` and `evaluate` take.
-
-    Attributes:
-      train: from the number of an epoch to its data, so that the order of examples
-        follows from the epoch and a resumed run equals one that was not interrupted.
-      valid: decides which epoch is kept.
-      test: only reported.
-    """
-
-    train: Callable[[int], Any]
-    valid: Any
-    test: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +109,13 @@ def compress_retrain(
     check_trainable(model)
     folder = pathlib.Path(folder)
     whole = inspect_keras_model(model).cost
-    run = _Run(data, config, (whole.params, whole.macs))
+    run = BestEpochTraining(data, config.seed, (whole.params, whole.macs))
     dense, row = run.train(model, folder / "dense", range(config.epochs), "dense", 1.0)
     steps = (read_record(folder / "dense" / "training.npz") or {})["steps"]
     rows, source = [row], dense
     for keep, place in _places(folder, config):
         try:
-            plan = _plan(source, config, keep, place / "plan.json")
+            plan = _plan(source, config, keep, place, lambda m: run.accuracy(m, data.valid))
         except InfeasibleBudgetError as error:
             _LOG.warning("%s stops before keep %g: %s", config.method, keep, error)
             break
@@ -154,91 +142,48 @@ def _places(folder: pathlib.Path, config: RetrainConfig) -> Iterator[tuple[float
         yield keep, folder / f"{config.method}-{config.mode}-{keep:.4f}"
 
 
-def _plan(model: Any, config: RetrainConfig, keep: float, path: pathlib.Path) -> Plan:
+def _plan(
+    model: Any,
+    config: RetrainConfig,
+    keep: float,
+    place: pathlib.Path,
+    accuracy: Callable[[Any], float],
+) -> Plan:
+    path = place / "plan.json"
     if path.exists():
         return Plan.from_json(path.read_text(), str(path))
     budget = Budget(config.compression.budget.kind, keep=keep)
     compression = dataclasses.replace(config.compression, budget=budget)
-    plan = make_plan(inspect_keras_model(model), compression, SpectrumCache())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, plan.to_json())
+    inspection, score = inspect_keras_model(model), None
+    if compression.selector == "greedy":
+        # Of the model before this compression: one-shot ratios share the scores.
+        scores = (place if config.mode == "iterative" else place.parent) / "scores.json"
+        score = score_by_accuracy(model, accuracy, scores)
+    plan = make_plan(inspection, compression, SpectrumCache(), score=score)
+    write_whole(path, plan.to_json())
     return plan
+
+
+def score_by_accuracy(model: Any, accuracy: Callable[[Any], float], scores: pathlib.Path) -> Score:
+    """Returns what the selector greedy asks: a compiled model's accuracy with a site replaced.
+
+    Args:
+      accuracy: of a model that is compiled as `model` is.
+      scores: a file that remembers them.
+    """
+    scores.parent.mkdir(parents=True, exist_ok=True)
+
+    def evaluate_with(factorizations: dict[str, Factorization]) -> float:
+        if not factorizations:
+            return accuracy(model)
+        rewritten = rewrite_keras_model(model, factorizations)
+        rewritten.compile_from_config(model.get_compile_config())
+        return accuracy(rewritten)
+
+    return make_score(inspect_keras_model(model).sites, evaluate_with, scores)
 
 
 def _rewind(model: Any, steps: int) -> None:
     """Gives the model a new optimizer that is as many steps into the schedule."""
     model.compile_from_config(model.get_compile_config())
     model.optimizer.iterations.assign(steps)
-
-
-class _Run:
-    """Trainings of one call, with what they have in common."""
-
-    def __init__(self, data: RetrainData, config: RetrainConfig, whole: tuple[int, int]):
-        self._data, self._config, self._whole = data, config, whole
-
-    def train(
-        self, model: Any, place: pathlib.Path, epochs: range, method: str, keep: float
-    ) -> tuple[Any, TradeOff]:
-        """Returns the model at its best validation epoch and what it reaches there."""
-        state, best = place / "training.npz", place / "best.npz"
-        record = read_record(state)
-        if record is None:
-            record = {"epoch": epochs.start, "best": {}}
-            self._keep_if_better(model, record, best)
-        else:
-            restore_snapshot(state, model)
-        for epoch in range(record["epoch"], epochs.stop):
-            model.fit(
-                self._data.train(epoch),
-                epochs=epoch + 1,
-                initial_epoch=epoch,
-                shuffle=False,
-                verbose=0,
-            )
-            record["epoch"] = epoch + 1
-            self._keep_if_better(model, record, best)
-            self._save(state, model, record)
-        if not state.exists():
-            self._save(state, model, record)
-        restore_snapshot(best, model)
-        row = self._row(model, read_record(best) or {}, method, keep)
-        if not (place / "row.json").exists():
-            model.save(place / "model.keras")
-            _write(place / "row.json", json.dumps(row.to_json(), indent=1))
-        return model, row
-
-    def _save(self, path: pathlib.Path, model: Any, record: dict) -> None:
-        save_snapshot(path, model, {**record, "steps": int(model.optimizer.iterations)})
-
-    def _keep_if_better(self, model: Any, record: dict, best: pathlib.Path) -> None:
-        """Evaluates the model; keeps it if no epoch before was better in validation."""
-        valid = self._accuracy(model, self._data.valid)
-        _LOG.info("%s epoch %d: validation %.4f", best.parent.name, record["epoch"], valid)
-        if not record["best"] or valid > record["best"]["valid"]:
-            test = self._accuracy(model, self._data.test)
-            record["best"] = {"epoch": record["epoch"], "valid": valid, "test": test}
-            save_snapshot(best, model, record["best"])
-
-    def _accuracy(self, model: Any, split: Any) -> float:
-        results = model.evaluate(split, verbose=0, return_dict=True)
-        if "accuracy" not in results:
-            raise UserError(
-                f"model {model.name!r} has metrics {sorted(results)}, and not accuracy: compile it "
-                "with metrics=['accuracy']"
-            )
-        return float(results["accuracy"])
-
-    def _row(self, model: Any, best: dict, method: str, keep: float) -> TradeOff:
-        cost = inspect_keras_model(model).cost
-        ratios = cost.params / self._whole[0], cost.macs / self._whole[1]
-        return TradeOff(
-            method, self._config.seed, keep, cost.params, cost.macs, *ratios,
-            best["epoch"], best["valid"], best["test"],
-        )  # fmt: skip
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    staging = path.with_name(f".{path.name}.partial")
-    staging.write_text(text)
-    staging.replace(path)
