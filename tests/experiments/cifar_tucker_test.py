@@ -63,7 +63,8 @@ def test_every_method_has_its_switches(flag_values, method):
 
 def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
     experiment = parse(flag_values, "--model_dir=x", "--preset=small", "--epochs=4", "--seeds=2")
-    assert experiment.training.network == "vgg19-8"
+    assert experiment.training.network == "vgg19-16"
+    assert experiment.training.milestones == (0.75, 0.9)
     assert experiment.training.config.epochs == 4
 
 
@@ -72,6 +73,7 @@ def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
     [
         ((), "model_dir"),
         (("--model_dir=x", "--methods=magic"), "--methods"),
+        (("--model_dir=x", "--milestones=half"), "milestones"),
         (("--model_dir=x", "--at_epoch=5", "--reconstruct_at=4"), "reconstruct_at"),
     ],
 )
