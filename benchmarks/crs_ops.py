@@ -1,28 +1,25 @@
-"""Times sampled products, forward and backward, against exact TensorFlow.
+"""Speed of sampled products, forward and backward, against exact TensorFlow and PyTorch.
 
-Forms run in turn and medians are reported, so that a busy machine slows all of them.
-Baselines: stock TensorFlow; the best exact form (XLA, or dX written so that no
-kernel is transposed); and, where torch is installed, the column-row sampling that
-the authors published for PyTorch, in its plain form (index_select of the top-k).
+Baselines: stock TensorFlow; the best exact form (XLA, or dX written so that no kernel is
+transposed); and, where the peers' environment is there, the column-row sampling that the
+authors published for PyTorch, whose speed-up over exact PyTorch stands beside ours. Forms
+run in turns.
 
-  python -m benchmarks.crs_ops --ratios=0.5,0.25,0.1 --repeats=9
-
-Asserts nothing.
+  python -m benchmarks.crs_ops --ratios 0.5,0.25,0.1 --rounds 9 --fit
 """
 
-import json
-import os
-import statistics
+import argparse
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-from absl import app, flags
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.command import make_parser, run, say
+from benchmarks.peers.environment import Peer, PeerError
+from benchmarks.record import Row, Value
+from benchmarks.timing import Timings, time_in_turns
 from tfapprox.ops.approx_conv2d import approx_conv2d
 from tfapprox.ops.approx_matmul import approx_matmul
 from tfapprox.sampling.settings import Sampling
@@ -35,15 +32,55 @@ DENSE = {
     "128x4096x4096": (128, 4096, 4096),
 }
 CONV = {"160@32": (8, 32, 160), "320@16": (8, 16, 320), "640@8": (16, 8, 640)}
-
-_CASES = flags.DEFINE_list("cases", list(DENSE) + list(CONV), "Shapes to time.")
-_RATIOS = flags.DEFINE_list("ratios", ["0.5", "0.25", "0.1"], "Forward sampling ratios.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Timed runs of each form.", lower_bound=1)
-_SAMPLING = flags.DEFINE_string("sampling", "topk", "Sampling variant.")
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file to write.")
-_FIT = flags.DEFINE_bool("fit", False, "Also time fit of a 3x2048 perceptron, batch 512, SGD.")
+_QUICK = ("512x1024x1024", "160@32")
 
 Form = Callable[[], Any]
+
+
+def main() -> int:
+    """Measures what the command line asks for."""
+    parser = make_parser(__doc__)
+    cases = ",".join([*DENSE, *CONV])
+    parser.add_argument("--cases", default=cases, help="batch x in x out, or channels@size")
+    parser.add_argument("--ratios", default="0.5,0.25,0.1", help="shares of the pairs kept")
+    parser.add_argument("--rounds", type=int, default=9, help="timed runs of each form")
+    parser.add_argument("--sampling", default="topk", help="variant, see tfapprox.Sampling")
+    parser.add_argument("--fit", action="store_true", help="time fit of a 3x2048 perceptron, too")
+    return run(parser, "crs_ops", measure)
+
+
+def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Returns a row for each case and ratio."""
+    if args.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    ratios = [float(ratio) for ratio in args.ratios.split(",")]
+    samplings = {f"crs {ratio}": Sampling(args.sampling, ratio) for ratio in ratios}
+    rows = []
+    with _peer(args.threads) as (peer, note):
+        for case in _QUICK if args.quick else args.cases.split(","):
+            say(f"crs_ops: {case}")
+            forms = dense_forms(DENSE[case], samplings) if case in DENSE else {}
+            forms = forms or conv_forms(CONV[case], samplings)
+            forms |= torch_forms(peer, case, ratios) if peer else {}
+            timings = time_in_turns(forms, 3 if args.quick else args.rounds)
+            rows += summarise(case, timings, ratios)
+    if args.fit and not args.quick:
+        say("crs_ops: fit")
+        timings = time_in_turns(fit_forms(ratios, args.sampling), args.rounds)
+        rows += summarise("fit of 3x2048, SGD, batch 512", timings, ratios)
+    return rows, [note]
+
+
+@contextmanager
+def _peer(threads: int | None) -> Iterator[tuple[Peer | None, str]]:
+    try:
+        peer = Peer("torch_crs", threads)
+    except PeerError as error:
+        yield None, f"PyTorch was not measured: {error}"
+        return
+    with peer:
+        yield peer, "PyTorch {torch}, {threads} threads".format(**peer.versions)
 
 
 def dense_forms(shape: tuple[int, int, int], samplings: dict[str, Sampling]) -> dict[str, Form]:
@@ -92,44 +129,16 @@ def _both_compilers(
     return forms
 
 
-def torch_forms(shape: tuple[int, int, int], ratios: Sequence[float]) -> dict[str, Form]:
-    """Returns the published PyTorch form of a sampled dense product; empty without torch."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    m, n, p = shape
-    x, w = torch.randn(m, n, requires_grad=True), torch.randn(n, p, requires_grad=True)
-    dy = torch.randn(m, p)
-
-    def form(ratio: float) -> Form:
-        def run() -> None:
-            x.grad = w.grad = None
-            with torch.no_grad():
-                weights = x.norm(dim=0) * w.norm(dim=1)
-                index = torch.topk(weights, int(n * ratio)).indices
-            torch.matmul(x.index_select(1, index), w.index_select(0, index)).backward(dy)
-
-        return run
-
-    return {f"torch {ratio}": form(ratio) for ratio in ratios}
-
-
-def medians(forms: dict[str, Form], repeats: int) -> list[dict[str, float]]:
-    """Returns wall and CPU seconds of each form: medians of `repeats` runs, taken in turn.
-
-    CPU seconds, of all threads, are the steadier measure on a machine that others use.
-    """
-    clocks = (time.perf_counter, time.process_time)
-    times: list[dict[str, list[float]]] = [{name: [] for name in forms} for _ in clocks]
-    for repeat in range(repeats + 1):
-        for name, form in forms.items():
-            starts = [clock() for clock in clocks]
-            form()
-            if repeat:
-                for taken, clock, start in zip(times, clocks, starts, strict=True):
-                    taken[name].append(clock() - start)
-    return [{name: statistics.median(t) for name, t in taken.items()} for taken in times]
+def torch_forms(peer: Peer, case: str, ratios: Sequence[float]) -> dict[str, Form]:
+    """Returns the exact and the published PyTorch form, timed in the peers' process."""
+    kind, shape = ("dense", DENSE[case]) if case in DENSE else ("conv", CONV[case])
+    peer.ask(forget=True)
+    forms = {}
+    for ratio in (1.0, *ratios):
+        name = f"torch {ratio}"
+        peer.ask(make=name, kind=kind, shape=shape, ratio=ratio)
+        forms[name] = lambda name=name: peer.ask(run=name)
+    return forms
 
 
 def fit_forms(ratios: Sequence[float], variant: str) -> dict[str, Form]:
@@ -159,60 +168,28 @@ def fit_forms(ratios: Sequence[float], variant: str) -> dict[str, Form]:
     return forms
 
 
-def report(
-    case: str, clocks: Sequence[dict[str, float]], ratios: Sequence[float]
-) -> list[dict[str, Any]]:
-    """Returns one record a ratio, with the best sampled form against every baseline."""
-    wall, cpu = clocks
-    records = []
+def summarise(case: str, timings: Timings, ratios: Sequence[float]) -> list[Row]:
+    """Returns one row a ratio, with the best sampled form against every baseline."""
+    exact, rows = timings.best("exact"), []
     for ratio in ratios:
-        own = [f"crs {ratio}", f"crs {ratio} xla"]
-        form = min(own, key=wall.__getitem__)
-        record = {
-            "case": case,
-            "ratio": ratio,
+        form = timings.best(f"crs {ratio}")
+        values: dict[str, Value] = {
             "form": "xla" if form.endswith("xla") else "graph",
-            "ms": 1e3 * wall[form],
-            "over stock": wall["exact"] / wall[form],
-            "over best exact": _best_exact(wall) / wall[form],
-            "CPU over stock": cpu["exact"] / cpu[form],
-            "CPU over best": _best_exact(cpu) / cpu[form],
+            "ms": 1e3 * float(sorted(timings.wall[form])[len(timings.wall[form]) // 2]),
+            "CPU over stock": timings.cpu_speed_up("exact", form),
+            "CPU over best exact": timings.cpu_speed_up(exact, form),
         }
-        if f"torch {ratio}" in wall:
-            record["over torch"] = wall[f"torch {ratio}"] / wall[form]
-        records.append(record)
-    return records
-
-
-def _best_exact(seconds: dict[str, float]) -> float:
-    return min(s for name, s in seconds.items() if name.startswith("exact"))
-
-
-def main(argv: Sequence[str]) -> int:
-    del argv
-    ratios = [float(ratio) for ratio in _RATIOS.value]
-    samplings = {f"crs {ratio}": Sampling(_SAMPLING.value, ratio) for ratio in ratios}
-    records = []
-    for case in _CASES.value:
-        if case in DENSE:
-            forms = dense_forms(DENSE[case], samplings) | torch_forms(DENSE[case], ratios)
-        else:
-            forms = conv_forms(CONV[case], samplings)
-        records += report(case, medians(forms, _REPEATS.value), ratios)
-    if _FIT.value:
-        forms = fit_forms(ratios, _SAMPLING.value)
-        records += report("fit 3x2048", medians(forms, _REPEATS.value), ratios)
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    table = Table(*columns, title=f"{os.cpu_count()} CPUs, medians of {_REPEATS.value}")
-    for record in records:
-        cells = (record.get(key, "") for key in columns)
-        table.add_row(*(f"{c:.2f}" if isinstance(c, float) else str(c) for c in cells))
-    Console().print(table)
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "w") as file:
-            json.dump(records, file, indent=1)
-    return 0
+        speed_ups = {
+            "over stock": timings.speed_up("exact", form),
+            "over best exact": timings.speed_up(exact, form),
+        }
+        theirs = f"torch {ratio}"
+        if theirs in timings.wall:
+            values["torch over exact torch"] = timings.speed_up("torch 1.0", theirs).median
+            speed_ups["over torch"] = timings.speed_up(theirs, form)
+        rows.append(Row({"case": case, "kept": ratio}, speed_ups, values))
+    return rows
 
 
 if __name__ == "__main__":
-    app.run(lambda argv: sys.exit(main(argv)))
+    sys.exit(main())

@@ -1,83 +1,150 @@
-"""Time and memory of planning against the bare spectra it needs.
+"""Time of planning against the bare spectra it needs, and of Tucker-2 against tensorly.
 
-For every site, planning (all SVD candidates with their errors, default options) and
-the baseline (one scipy.linalg.svd, economy size and in the kernel's own precision,
-for each unfolding that planning looks at) run right after each other, so that both
-see the same machine. Kernels are random: neither side's time depends on the values.
+For every site, planning (all SVD candidates with their errors, default options) and the
+baseline (one scipy.linalg.svd, economy size and in the kernel's own precision, for each
+unfolding that planning looks at) run right after each other, so that both see the same
+machine. Kernels are random: neither side's time depends on the values. "tucker2" fits one
+pair of ranks, half of the channels, here and by tensorly's partial_tucker.
 
-  python benchmarks/planning.py --threads 2 --json
+  python -m benchmarks.planning --threads 2
 """
 
 import argparse
-import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import scipy.linalg
 
+from benchmarks.command import make_parser, run, say
+from benchmarks.peers.environment import Peer, PeerError
+from benchmarks.record import Row, Spread
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.svd import SvdDecomposition
+from tfapprox.decompositions.tucker import TuckerDecomposition
 from tfapprox.decompositions.unfolding import distinct_schemes, unfold
 from tfapprox.selection.alds import select_alds
-from tfapprox.selection.problem import Budget, CandidateTable, Problem
+from tfapprox.selection.problem import Budget, CandidateTable, Configuration, Problem
 
 Layer = tuple[tuple[int, int, int, int], int, int]
 """Kernel shape [H, W, I, O], input size and stride."""
 
 
-def main() -> None:
-    """Runs the workloads asked for and prints what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workloads", nargs="+", choices=list(_RUNS), default=list(_RUNS))
-    parser.add_argument("--threads", type=int, default=2, help="threads of BLAS")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    args = parser.parse_args()
-    _start_again_with_threads(args.threads)
-    results: dict[str, Any] = {"threads": args.threads, "load": os.getloadavg()[0]}
-    for name in args.workloads:
-        results[name] = _RUNS[name]()
-        if not args.json:
-            print(f"{name}:", *(f"{k}: {v}" for k, v in results[name].items()), sep="\n  ")
-    if args.json:
-        print(json.dumps(results, indent=1))
+def main() -> int:
+    """Measures what the command line asks for."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--workloads", default=",".join(_RUNS), help="comma-separated")
+    threads = parser.parse_known_args()[0].threads
+    if threads:
+        _start_again_with_threads(threads)
+    return run(parser, "planning", measure)
 
 
-def run_resnet50() -> dict:
+def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Returns the rows of the workloads asked for."""
+    rows: list[Row] = []
+    notes: list[str] = []
+    for name in ("growing", "tucker2") if args.quick else args.workloads.split(","):
+        say(f"planning: {name}")
+        try:
+            rows += _RUNS[name](args)
+        except PeerError as error:
+            notes.append(f"tensorly was not measured: {error}")
+    return rows, notes
+
+
+def run_resnet50(args: argparse.Namespace) -> list[Row]:
     """Returns times and memory of planning keras.applications.ResNet50."""
-    sites = make_sites(resnet50_layers())
-    memory, tables = measure_memory(sites)
-    return {**memory, **measure_time(sites), **measure_selection(tables)}
+    return [_plan_network("ResNet50", make_sites(resnet50_layers()), not args.quick)]
 
 
-def run_growing() -> dict:
+def run_vgg16(args: argparse.Namespace) -> list[Row]:
+    """Returns times and memory of planning VGG16, its dense layer of 102M parameters included."""
+    return [_plan_network("VGG16", make_sites(vgg16_layers()), not args.quick)]
+
+
+def run_growing(args: argparse.Namespace) -> list[Row]:
     """Returns planning time per layer for more and more equal layers, to show linearity."""
-    milliseconds = {}
-    for count in (8, 16, 32, 64):
+    rows = []
+    for count in (4, 8) if args.quick else (8, 16, 32, 64):
         sites = make_sites([((3, 3, 128, 128), 14, 1)] * count)
-        seconds = measure_time(sites, baseline=False)["planning_processor_seconds"]
-        milliseconds[count] = round(1e3 * seconds / count, 1)
-    return {"planning_processor_ms_per_layer": milliseconds}
+        planning, _, _ = _time_planning(sites, baseline=False)
+        per_layer = 1e3 * planning.processor / count
+        rows.append(
+            Row({"network": f"{count} layers of 3x3x128x128"}, {}, {"CPU ms a layer": per_layer})
+        )
+    return rows
 
 
-def run_large_dense() -> dict:
-    """Returns time and memory for VGG16's first dense layer."""
-    sites = make_sites([((1, 1, 25088, 4096), 1, 1)])
-    return {**measure_memory(sites)[0], **measure_time(sites)}
+def run_tucker2(args: argparse.Namespace) -> list[Row]:
+    """Returns the time of one Tucker-2 fit against tensorly's, kernel by kernel."""
+    shapes = [(3, 3, 128, 128), (3, 3, 256, 256)] + [(3, 3, 512, 512)] * (not args.quick)
+    with Peer("tensorly_factors", args.threads) as peer:
+        return [_compare_tucker(peer, shape, 3 if args.quick else 7) for shape in shapes]
 
 
-_RUNS: dict[str, Callable[[], dict]] = {
+_RUNS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "resnet50": run_resnet50,
+    "vgg16": run_vgg16,
     "growing": run_growing,
-    "large_dense": run_large_dense,
+    "tucker2": run_tucker2,
 }
+
+
+def _plan_network(name: str, sites: list[Site], baseline: bool) -> Row:
+    memory, tables = measure_memory(sites)
+    planning, spectra, ratios = _time_planning(sites, baseline)
+    values = {
+        **memory,
+        "planning, s": planning.wall,
+        "bare SVDs, s": spectra.wall,
+        "planning over SVDs": planning.wall / spectra.wall,
+        **measure_selection(tables),
+    }
+    return Row({"network": name}, {"SVDs over planning, by layer": Spread.of(ratios)}, values)
+
+
+def _compare_tucker(peer: Peer, shape: tuple[int, int, int, int], rounds: int) -> Row:
+    (site,) = make_sites([(shape, 14, 1)])
+    ranks = shape[2] // 2, shape[3] // 2
+    configuration = Configuration("tucker2", dict(zip(("rank_in", "rank_out"), ranks, strict=True)))
+    ratios, errors = [], {}
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file.name, site.kernel)
+        for _ in range(rounds):
+            watch = _Stopwatch()
+            with watch:
+                built = TuckerDecomposition().factorize(site, configuration, SpectrumCache())
+            answer = peer.ask(method="tucker2", kernel=file.name, ranks=ranks)
+            ratios.append(answer["seconds"] / watch.wall)
+            errors["error"] = _error(site.kernel, built.reconstruct())
+            errors["error by tensorly"] = answer["error"]
+    name = f"tucker2 of {'x'.join(map(str, shape))}"
+    return Row({"network": name}, {"tensorly over ours": Spread.of(ratios)}, errors)
+
+
+def _error(kernel: np.ndarray, approximation: np.ndarray) -> float:
+    return float(np.linalg.norm(kernel - approximation) / np.linalg.norm(kernel))
+
+
+def vgg16_layers() -> Iterator[Layer]:
+    """Yields the linear layers of VGG16."""
+    channels, size = 3, 224
+    for count, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
+        for _ in range(count):
+            yield (3, 3, channels, width), size, 1
+            channels = width
+        size //= 2
+    yield (1, 1, 25088, 4096), 1, 1
+    yield (1, 1, 4096, 4096), 1, 1
+    yield (1, 1, 4096, 1000), 1, 1
 
 
 def resnet50_layers() -> Iterator[Layer]:
@@ -108,25 +175,22 @@ def make_sites(layers: Iterable[Layer]) -> list[Site]:
     return sites
 
 
-def measure_time(sites: list[Site], baseline: bool = True) -> dict:
-    """Returns wall and processor seconds of planning and, if asked for, of the bare spectra."""
+def _time_planning(
+    sites: list[Site], baseline: bool = True
+) -> tuple["_Stopwatch", "_Stopwatch", list[float]]:
+    """Returns the times of planning and of the bare spectra, and their ratio layer by layer."""
     options, cache, svd = CandidateOptions(), SpectrumCache(), SvdDecomposition()
-    planning, spectra = _Stopwatch(), _Stopwatch()
+    planning, spectra, ratios = _Stopwatch(), _Stopwatch(), []
     for site in sites:
+        before = planning.wall, spectra.wall
         with planning:
             svd.candidates(site, "operator", options, cache)
         for scheme in distinct_schemes(site.kernel_size) if baseline else ():
             matrix = unfold(site.kernel, scheme)[0]
             with spectra:
                 scipy.linalg.svd(matrix, full_matrices=False)
-    if not baseline:
-        return planning.report("planning")
-    return {
-        **planning.report("planning"),
-        **spectra.report("scipy_svd"),
-        "ratio": round(planning.wall / spectra.wall, 2),
-        "ratio_processor": round(planning.processor / spectra.processor, 2),
-    }
+        ratios.append((spectra.wall - before[1]) / (planning.wall - before[0]))
+    return planning, spectra, ratios
 
 
 def measure_memory(sites: list[Site]) -> tuple[dict, list[CandidateTable]]:
@@ -137,8 +201,8 @@ def measure_memory(sites: list[Site]) -> tuple[dict, list[CandidateTable]]:
     tables = [svd.candidates(site, "operator", options, cache) for site in sites]
     extra = _peak_bytes() - before
     result = {
-        "kernel_mib": round(kernels / 2**20, 1),
-        "peak_over_kernels": round(extra / kernels, 2),
+        "kernels, MiB": round(kernels / 2**20),
+        "peak over kernels": round(extra / kernels, 2),
     }
     return result, tables
 
@@ -148,7 +212,7 @@ def measure_selection(tables: list[CandidateTable]) -> dict:
     watch = _Stopwatch()
     with watch:
         select_alds(Problem(tuple(tables), Budget("macs", keep=0.5)))
-    return {"rows": sum(map(len, tables)), "selection_ms": round(1e3 * watch.wall, 2)}
+    return {"candidates": sum(map(len, tables)), "selection, ms": 1e3 * watch.wall}
 
 
 class _Stopwatch:
@@ -164,19 +228,14 @@ class _Stopwatch:
         self.wall += time.perf_counter() - self._started[0]
         self.processor += time.process_time() - self._started[1]
 
-    def report(self, name: str) -> dict:
-        return {
-            f"{name}_seconds": round(self.wall, 3),
-            f"{name}_processor_seconds": round(self.processor, 3),
-        }
-
 
 def _start_again_with_threads(threads: int) -> None:
     """Restarts this program so that BLAS, which reads them once, uses so many threads."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     wanted = dict.fromkeys(names, str(threads))
     if {name: os.environ.get(name) for name in names} != wanted:
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **wanted})
+        command = [sys.executable, "-m", "benchmarks.planning", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **wanted})
 
 
 def _resident_bytes() -> int:
@@ -197,4 +256,4 @@ def _peak_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks import crs_ops
+from benchmarks.timing import Timings
 from tfapprox.sampling.settings import Sampling
 
 
@@ -17,18 +18,14 @@ def test_all_forms_with_all_pairs_compute_the_same(forms, shape):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_a_report_sets_the_best_sampled_form_against_every_baseline():
+def test_a_row_sets_the_best_sampled_form_against_every_baseline():
     wall = {"exact": 8.0, "exact xla": 6.0, "crs 0.5": 3.0, "crs 0.5 xla": 4.0, "torch 0.5": 6.0}
+    wall["torch 1.0"] = 9.0
     cpu = {**wall, "exact": 12.0}
-    (record,) = crs_ops.report("case", [wall, cpu], [0.5])
-    assert record["form"] == "graph"
-    assert record["over best exact"] == 2
-    assert record["CPU over stock"] == 4
-    assert record["over torch"] == 2
-
-
-def test_medians_leave_the_first_run_out():
-    calls = []
-    wall, cpu = crs_ops.medians({"form": lambda: calls.append(1)}, 3)
-    assert len(calls) == 4
-    assert wall.keys() == cpu.keys() == {"form"}
+    seconds = [{name: np.full(3, x) for name, x in clock.items()} for clock in (wall, cpu)]
+    (row,) = crs_ops.summarise("case", Timings(*seconds), [0.5])
+    assert row.values["form"] == "graph"
+    assert row.ratios["over best exact"].median == 2
+    assert row.values["CPU over stock"] == 4
+    assert row.ratios["over torch"].median == 2
+    assert row.values["torch over exact torch"] == 1.5
