@@ -17,7 +17,7 @@ def sweep_table(sweep: Sweep) -> tuple[list[str], dict[float, list[Cell]]]:
         "Parameters": lambda r: _share(r.after.params, r.before.params),
         "On disk": lambda r: _share(r.after.disk_bytes, r.before.disk_bytes),
         **{f"Speed, batch {size}": partial(speed_cell, size) for size in batch_sizes(sweep)},
-        score_name(sweep): lambda r: r.scores and (numbers.score(r.scores.after), r.scores.after),
+        score_name(sweep): _score,
         "Output error": error_cell,
         "Sites replaced": lambda r: (f"{r.replaced} of {len(r.plan.verdicts)}", r.replaced),
     }
@@ -37,6 +37,11 @@ def score_name(sweep: Sweep) -> str:
     """Returns what the user's measure is called."""
     names = [r.scores.name.capitalize() for _, r in sweep.reports if r.scores is not None]
     return names[0] if names else "Score"
+
+
+def _score(report: Report) -> Cell | None:
+    scores = report.scores
+    return None if scores is None else (numbers.score(scores.after), scores.after)
 
 
 def _share(after: float, before: float) -> Cell:
