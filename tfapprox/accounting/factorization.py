@@ -84,10 +84,13 @@ class Factorization:
       stages: at least one; each spatial axis is held by exactly one.
       output_order: int [out_channels] or None: the site's output channel o is channel
         `output_order[o]` of the last stage's output, before bias and activation.
+      offset: [out_channels] or None: added to the output after `output_order`, before
+        bias and activation. It makes up for what the kernel loses on average.
     """
 
     stages: tuple[Stage, ...]
     output_order: np.ndarray | None = None
+    offset: np.ndarray | None = None
 
     def __post_init__(self):
         _check_order("output_order", self.output_order, self.stages[-1].kernel.shape[3])
@@ -108,6 +111,8 @@ class Factorization:
 
     def reconstruct(self) -> np.ndarray:
         """Returns the one dense kernel [H, W, I, O] that the chain of stages equals.
+
+        The offset, which is no part of a kernel, is left out.
 
         Each spatial axis has taps in one stage only, so composing kernels takes
         products over channels and no convolution.

@@ -62,6 +62,11 @@ class EinsumProduct:
         rows = [kernel.shape[self.kernel.index(label)] for label in self.contracted]
         return kernel.transpose(order).reshape(int(np.prod(rows)), -1)
 
+    @property
+    def ends_in_free(self) -> bool:
+        """Whether the result's last axes are the kernel's free ones, in its order."""
+        return self.out.endswith(self.free)
+
     def sizes(self, kernel_shape: tuple[int, ...], labels: str) -> list[int]:
         """Returns the sizes of some of the kernel's labels."""
         return [kernel_shape[self.kernel.index(label)] for label in labels]

@@ -19,6 +19,7 @@ from tfapprox.rewriters.saved_model.column_row import SampledStage, emit_samplin
 from tfapprox.rewriters.saved_model.einsum import EinsumProduct
 from tfapprox.rewriters.saved_model.emitter import Attribute, Emitter, Factor, to_attribute
 from tfapprox.rewriters.saved_model.matching import Match, conv_geometry
+from tfapprox.rewriters.saved_model.observing import ObservedStage, emit_observer
 
 
 def emit_chain(
@@ -38,6 +39,10 @@ def emit_chain(
     if flipped:
         links.reverse()
         x = chain.permute(x, None if order is None else np.argsort(order), first=True)
+    offset = None
+    if factorization.offset is not None and not flipped:
+        value = factorization.offset.astype(tf.as_dtype(chain.dtype).as_numpy_dtype)
+        offset = emitter.constant(value, "offset")
     last = len(links) - 1
     if node.op.startswith("_Fused") and (order is not None or links[-1][0].groups > 1):
         raise UserError(
@@ -53,12 +58,27 @@ def emit_chain(
         if isinstance(stage, SampledStage):
             axis, rank = chain.axis(place.first), chain.rank()
             x, factor = emit_sampling(emitter, x, factor, stage, axis, rank, flipped)
+        if isinstance(stage, ObservedStage) and not flipped:
+            axis = chain.axis(True)
+            factor, added = emit_observer(emitter, x, factor, stage, node, match, axis)
+            offset = added if stage.adds else None
         x = chain.stage(x, stage, factor, place)
         if flipped and before is not None:
             x = chain.permute(x, np.argsort(before), first=False)
     if not flipped and order is not None:
         x = chain.reorder(x, order, chain.output_axis())
+    if offset is not None:
+        chain.add_offset(x, offset)
     return emitter.finish()
+
+
+def takes_offset(node: node_def_pb2.NodeDef, match: Match) -> bool:
+    """Says whether a vector can be added to the operation's output channels."""
+    if node.op.startswith("_Fused"):
+        return False  # its bias and activation come before
+    if match.form != "einsum":
+        return True
+    return EinsumProduct.parse(attribute(node, "equation").s.decode(), match.operand).ends_in_free
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +137,19 @@ class _Chain:
     def output_axis(self) -> int:
         """Returns where the result keeps its channels."""
         return self.axis(False)
+
+    def add_offset(self, x: str, offset: str) -> str:
+        """Emits x plus a vector over the output channels."""
+        shape = self._offset_shape()
+        if len(shape) > 1:
+            target = self._emitter.constant(np.array(shape, np.int32), "shape")
+            kinds = {"T": tf.as_dtype(self.dtype), "Tshape": tf.int32}
+            offset = self._emitter.add("Reshape", (offset, target), "offset", **kinds)
+        return self._emitter.add("AddV2", (x, offset), "sum", T=tf.as_dtype(self.dtype))
+
+    def _offset_shape(self) -> list[int]:
+        """Returns the shape in which a vector of output channels broadcasts to the output."""
+        return [-1]
 
     def permute(self, x: str, order: np.ndarray | None, first: bool) -> str:
         """Emits take(x, order) along the channels of a stage's input."""
@@ -182,6 +215,9 @@ class _MatMulChain(_Chain):
     def rank(self) -> int | None:
         return None if self._batch else 2
 
+    def _offset_shape(self) -> list[int]:
+        return [-1] if self._right else [-1, 1]
+
     def product(self, x: str, stage: Stage, factor: Factor, place: _Place) -> str:
         shape = factor.shape[-2:]
         if self._batch and self._match.source.value().ndim > 2:
@@ -227,6 +263,9 @@ class _EinsumChain(_Chain):
             return after.index(label) - len(after)
         return before.index(label)
 
+    def _offset_shape(self) -> list[int]:
+        return self._product.sizes(self._shape, self._product.free)
+
     def stage(self, x: str, stage: Stage, factor: Factor, place: _Place) -> str:
         inner = place.first and not place.last and len(self._product.contracted) == 1
         if stage.groups > 1 and not inner:
@@ -266,6 +305,11 @@ class _ConvChain(_Chain):
 
     def rank(self) -> int | None:
         return 4
+
+    def add_offset(self, x: str, offset: str) -> str:
+        layout = attribute(self._node, "data_format").s or b"NHWC"
+        kind = tf.as_dtype(self.dtype)
+        return self._emitter.add("BiasAdd", (x, offset), "sum", T=kind, data_format=layout)
 
     def stage(self, x: str, stage: Stage, factor: Factor, place: _Place) -> str:
         attributes = self._attributes(stage)
