@@ -23,7 +23,13 @@ from absl import app, flags, logging
 
 from experiments.alds_training import METHODS, AldsExperiment, run_experiment
 from experiments.config import ExperimentConfig
-from experiments.image_training import ImageTraining, write_flags
+from experiments.image_training import (
+    ImageTraining,
+    define_training_flags,
+    shares,
+    training_process,
+    write_flags,
+)
 from tfapprox.errors import UserError
 from tfapprox.training.compress_retrain import cascade
 
@@ -56,17 +62,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_enum(
         "preset", "paper", list(PRESETS), "Where other flags' defaults come from.", **own
     )
-    flags.DEFINE_string("model_dir", "", "Where results go (required).", **own)
-    flags.DEFINE_string(
-        "dataset",
-        "digits",
-        "digits (scikit-learn), synthetic; any other name is read from --data_dir (IDX files) or "
-        "loaded by TensorFlow Datasets, e.g. cifar10.",
-        **own,
-    )
-    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.", **own)
-    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.", **own)
-    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.", **own)
+    define_training_flags(values)
     flags.DEFINE_string("network", "resnet20b", f"{', '.join(_PAPER)}, and others.", **own)
     flags.DEFINE_list(
         "methods", list(METHODS), f"How to compress, among {', '.join(METHODS)}.", **own
@@ -82,13 +78,10 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_float("alpha", 0.8, "Ratio from one step of the default list to the next.", **own)
     flags.DEFINE_float("least", 0.05, "Where the default list ends.", **own)
     flags.DEFINE_float("drop", 0.005, "Largest loss of accuracy of the exported models.", **own)
-    flags.DEFINE_integer("seed", 0, "First seed: of weights and order of examples.", **own)
-    flags.DEFINE_integer("seeds", 1, "How many seeds.", **own)
     flags.DEFINE_integer("epochs", 0, "Passes over the training data; 0 is the paper's.", **own)
     flags.DEFINE_integer("retrain_epochs", 0, "The schedule's last ones; 0 is all of them.", **own)
     flags.DEFINE_integer("batch_size", 0, "Examples a step; 0 is the paper's.", **own)
     flags.DEFINE_float("learning_rate", 0.0, "0 is the paper's.", **own)
-    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.", **own)
 
 
 def experiment_from_flags(values: flags.FlagValues) -> AldsExperiment:
@@ -106,7 +99,7 @@ def experiment_from_flags(values: flags.FlagValues) -> AldsExperiment:
     return AldsExperiment(
         training,
         tuple(values.methods),
-        _ratios(values.keeps) or cascade(values.least, values.alpha),
+        shares("keeps", values.keeps) or cascade(values.least, values.alpha),
         values.retrain_epochs or training.config.epochs,
         values.mode,
         values.drop,
@@ -125,6 +118,8 @@ def _training(values: flags.FlagValues) -> ImageTraining:
         epochs=values.epochs or epochs,
         batch_size=values.batch_size or batch_size,
         learning_rate=values.learning_rate or rate,
+        distribution_strategy=values.distribution_strategy,
+        mixed_precision=values.mixed_precision,
         jit_compile=values.jit_compile,
     )
     return ImageTraining(
@@ -137,14 +132,8 @@ def _training(values: flags.FlagValues) -> ImageTraining:
         decay,
         weight_decay,
         nesterov,
+        values.image_size,
     )
-
-
-def _ratios(words: Sequence[str]) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in words)
-    except ValueError as error:
-        raise UserError(f"--keeps needs numbers, e.g. 0.5,0.3, got {words}") from error
 
 
 def main(argv: Sequence[str]) -> int:
@@ -155,7 +144,8 @@ def main(argv: Sequence[str]) -> int:
             raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
         experiment = experiment_from_flags(flags.FLAGS)
         write_flags(flags.FLAGS, experiment.training.config.model_dir)
-        run_experiment(experiment)
+        with training_process(experiment.training.config):
+            run_experiment(experiment)
     except UserError as error:
         print(f"cifar_alds: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,10 @@
 """Networks, data and optimizer of the experiments that decompose image classifiers."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tensorflow import keras
 
 from experiments.config import ExperimentConfig
 from experiments.datasets import Data, Split, load_images
-from experiments.harness import training_batches
+from experiments.harness import strategy_of, training_batches
 from experiments.images import crop_and_flip, whiten
 from experiments.models.densenet import DenseNetConfig, densenet
 from experiments.models.resnet_cifar import resnet_cifar
@@ -22,7 +23,7 @@ from experiments.models.wide_resnet import wide_resnet
 from experiments.task import Task
 from tfapprox.errors import UserError
 
-_SHAPE = (32, 32, 3)
+_SIZE = 32
 
 
 @keras.utils.register_keras_serializable("tfapprox_experiments")
@@ -61,6 +62,7 @@ class ImageTraining:
       warmup: share of the epochs in which the learning rate rises from 0.
       milestones, decay: shares of the epochs after which it is multiplied by `decay`.
       weight_decay, nesterov: of SGD with momentum 0.9.
+      image_size: height and width; 16 averages 2x2 pixels, for quick runs.
     """
 
     config: ExperimentConfig
@@ -72,6 +74,11 @@ class ImageTraining:
     decay: float = 0.1
     weight_decay: float = 1e-4
     nesterov: bool = False
+    image_size: int = _SIZE
+
+    def __post_init__(self):
+        if self.image_size not in (_SIZE, _SIZE // 2):
+            raise UserError(f"--image_size must be {_SIZE} or {_SIZE // 2}, got {self.image_size}")
 
     def load(self) -> Data:
         """Returns the data, cut short if asked for: no more is validated than trained on.
@@ -80,15 +87,22 @@ class ImageTraining:
           UserError: they are not there.
         """
         config = self.config
-        data = load_images(config.dataset, config.data_dir, _SHAPE, config.seed)
+        data = load_images(config.dataset, config.data_dir, (_SIZE, _SIZE, 3), config.seed)
         count = self.train_examples or len(data.train)
-        train, valid = (Split(part.x[:count], part.y[:count]) for part in (data.train, data.valid))
-        return dataclasses.replace(data, train=train, valid=valid)
+        parts = {
+            name: Split(_shrink(part.x[:limit], self.image_size), part.y[:limit])
+            for name, part, limit in (
+                ("train", data.train, count),
+                ("valid", data.valid, count),
+                ("test", data.test, None),
+            )
+        }
+        return dataclasses.replace(data, **parts)
 
     def model(self, data: Data, seed: int) -> Any:
         """Returns the network with fresh weights, compiled with its schedule."""
         keras.utils.set_random_seed(seed)
-        model = build_network(self.network, data.classes)
+        model = build_network(self.network, data.classes, self.image_size)
         config = self.config
         total = config.epochs * (len(data.train) // config.batch_size)
         schedule = StepSchedule(
@@ -128,6 +142,67 @@ class ImageTraining:
         return Task(self.network, nothing, nothing, nothing, whiten, prepare=prepare)
 
 
+@contextlib.contextmanager
+def training_process(config: ExperimentConfig) -> Iterator[None]:
+    """Trains whatever is built inside by the configuration's strategy and dtype policy.
+
+    The models that decomposing makes on the way belong to it too.
+    """
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_global_policy(config.mixed_precision)
+    try:
+        with strategy_of(config).scope():
+            yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def define_training_flags(values: flags.FlagValues) -> None:
+    """Defines the flags that all binaries have which train image classifiers."""
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_string("model_dir", "", "Where results go (required).", **own)
+    flags.DEFINE_string(
+        "dataset",
+        "digits",
+        "digits (scikit-learn), synthetic; any other name is read from --data_dir (IDX files) or "
+        "loaded by TensorFlow Datasets, e.g. cifar10.",
+        **own,
+    )
+    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.", **own)
+    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.", **own)
+    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.", **own)
+    flags.DEFINE_integer("image_size", _SIZE, "32, or 16 for quick runs.", **own)
+    flags.DEFINE_integer("seed", 0, "First seed: of weights and order of examples.", **own)
+    flags.DEFINE_integer("seeds", 1, "How many seeds.", **own)
+    flags.DEFINE_enum(
+        "distribution_strategy",
+        "none",
+        ["none", "one_device", "mirrored", "multi_worker"],
+        "tf.distribute strategy.",
+        **own,
+    )
+    flags.DEFINE_enum(
+        "mixed_precision",
+        "float32",
+        ["float32", "mixed_bfloat16", "mixed_float16"],
+        "Keras dtype policy.",
+        **own,
+    )
+    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.", **own)
+
+
+def shares(flag: str, words: Sequence[str]) -> tuple[float, ...]:
+    """Returns the numbers of a list flag.
+
+    Raises:
+      UserError: one is none.
+    """
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise UserError(f"--{flag} needs numbers, e.g. 0.5,0.3, got {words}") from error
+
+
 def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
     """Writes a binary's flags so that --flagfile=MODEL_DIR/flags.txt runs the same again."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,8 +212,8 @@ def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
     (folder / "flags.txt").write_text(text)
 
 
-def build_network(name: str, classes: int) -> Any:
-    """Returns a fresh network for 32x32 images, in the papers' forms.
+def build_network(name: str, classes: int, size: int = _SIZE) -> Any:
+    """Returns a fresh network for colour images of `size` squared, in the papers' forms.
 
     Args:
       name: vgg16, vgg19 (vgg19-8: 8 filters in the first block instead of 64),
@@ -148,21 +223,31 @@ def build_network(name: str, classes: int) -> Any:
     Raises:
       UserError: no such network; the message lists the names.
     """
+    shape = (size, size, 3)
     try:
         if match := re.fullmatch(r"vgg(16|19)(?:-(\d+))?", name):
-            return vgg(int(match[1]), classes, _SHAPE, int(match[2] or 64))
+            return vgg(int(match[1]), classes, shape, int(match[2] or 64))
         if match := re.fullmatch(r"resnet(\d+)(b?)", name):
-            return resnet_cifar(int(match[1]), "B" if match[2] else "A", classes, _SHAPE)
+            return resnet_cifar(int(match[1]), "B" if match[2] else "A", classes, shape)
         if name == "densenet40":
-            dense = DenseNetConfig(40, 12, bottleneck=False, reduction=1.0, classes=classes)
+            dense = DenseNetConfig(
+                40, 12, bottleneck=False, reduction=1.0, classes=classes, input_shape=shape
+            )
             return densenet(dense)
         if name == "densenet22":
-            return densenet(DenseNetConfig(22, 12, classes=classes))
+            return densenet(DenseNetConfig(22, 12, classes=classes, input_shape=shape))
         if match := re.fullmatch(r"wrn(\d+)-(\d+)", name):
-            return wide_resnet(int(match[1]), int(match[2]), classes)
+            return wide_resnet(int(match[1]), int(match[2]), classes, shape)
     except ValueError as error:  # a depth that does not divide
         raise UserError(f"--network={name}: {error}") from error
     raise UserError(
         f"unknown --network={name}: vgg16, vgg19[-WIDTH], resnet20[b], resnet56[b], densenet40, "
         "densenet22 or wrn<depth>-<widening>"
     )
+
+
+def _shrink(images: np.ndarray, size: int) -> np.ndarray:
+    """Returns the images with pixels averaged until their height and width are `size`."""
+    count, height, width, channels = images.shape
+    blocks = images.reshape(count, size, height // size, size, width // size, channels)
+    return np.rint(blocks.mean(axis=(2, 4))).astype(images.dtype) if height > size else images
