@@ -1,7 +1,6 @@
 """Composes a compressed SavedModel's factors back into dense kernels."""
 
 import dataclasses
-import re
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,18 +19,18 @@ from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.rewriters.saved_model.body import attribute
 from tfapprox.rewriters.saved_model.chain_folding import ComposingProvenance, fold
 from tfapprox.rewriters.saved_model.files import SavedModelFiles
+from tfapprox.rewriters.saved_model.objects import StoredGraph
 from tfapprox.rewriters.saved_model.other_uses import reject_other_uses
 from tfapprox.rewriters.saved_model.provenance import Static
-from tfapprox.rewriters.saved_model.replacements import Replacement
 from tfapprox.rewriters.saved_model.sites import KernelUses, SiteFinder, readable_name
 from tfapprox.rewriters.saved_model.source import SavedModelSource
 from tfapprox.rewriters.saved_model.stage_chains import Chain, find_chains
+from tfapprox.rewriters.saved_model.substitution import RestoredNames, without_suffix
 from tfapprox.rewriters.saved_model.tracing import Tracer
-from tfapprox.rewriters.saved_model.writing import Writer, write
+from tfapprox.rewriters.saved_model.writing import MetaGraph, Writer, write
 from tfapprox.rewriters.verify import verify_saved_model
 from tfapprox.serving.inputs import Inputs
 
-_FACTOR_SUFFIX = re.compile(r"(_factor_\d+)+(?=$|/\.ATTRIBUTES)")
 _TOLERANCE = {tf.float64: 1e-9, tf.float32: 1e-5}
 _TOLERANCE_HALF = 2e-2
 _Place = tuple[str, str]  # function (or "" for the main graph), node
@@ -104,7 +103,7 @@ def restore_saved_model(
             kernel.name: Factorization((Stage(np.ascontiguousarray(kernel.first.kernel)),))
             for kernel in folded.kernels
         }
-        write(folded, dense, staging, RestoringWriter)
+        write(RestoringWriter(RestoredNames(folded, dense)), staging)
         shutil.rmtree(staging / EXTRA, ignore_errors=True)
         if (staging / EXTRA.parent).is_dir() and not any((staging / EXTRA.parent).iterdir()):
             (staging / EXTRA.parent).rmdir()
@@ -225,40 +224,22 @@ class _ComposedFinder(SiteFinder):
         if not variables:
             return super()._name(roots, node)
         name = self._table.variables[variables[0]].name
-        return readable_name(_without_suffix(name), _without_suffix(variables[0]))
+        return readable_name(without_suffix(name), without_suffix(variables[0]))
 
 
 class RestoringWriter(Writer):
-    """Gives the dense kernels the names that the original ones had."""
+    """Gives the dense kernels the places among objects that the original ones had."""
 
-    def _replacement(self, kernel: KernelUses, factorization: Factorization) -> Replacement:
-        start = len(self._factors)
-        made = super()._replacement(kernel, factorization)
-        for index in range(start, len(self._factors)):
-            factor = self._factors[index]
-            self._factors[index] = dataclasses.replace(factor, name=_without_suffix(factor.name))
-        return made
-
-    def _key(self, index: int) -> str:
-        forgotten = {key.partition("|")[0] for key in self._forgotten}
-        taken = set(self._files.tensor_shapes) - forgotten
-        for position in range(index + 1):
-            path, suffix, rest = _without_suffix(super()._key(position)).partition("/.ATTRIBUTES")
-            count, key = 0, path + suffix + rest
-            while key in taken:
-                count += 1
-                key = f"{path}_{count}{suffix}{rest}"
-            taken.add(key)
-        return key
-
-    def _rewrite_objects(self):
-        stored = super()._rewrite_objects()
+    def objects(self, meta: MetaGraph, references: Mapping[int, str]) -> StoredGraph | None:
+        """See the base class."""
+        stored = super().objects(meta, references)
         if stored is None:
             return None
-        names = {factor.name for factor in self._factors}
-        saved = self._meta.object_graph_def
+        factors = self._substitution.factors
+        names = {factor.name for factor in factors}
+        saved = meta.object_graph_def
         made = {i for i, n in enumerate(saved.nodes) if n.variable.name in names}
-        keys = {self._key(i) for i, f in enumerate(self._factors) if f.variable is not None}
+        keys = {self._substitution.key(i) for i, f in enumerate(factors) if f.variable is not None}
         stored_made = {
             i
             for i, node in enumerate(stored.nodes)
@@ -273,11 +254,7 @@ class RestoringWriter(Writer):
 def _rename_children(node: Any, targets: set[int]) -> None:
     names = [child.local_name for child in node.children]
     for child in node.children:
-        wanted = _without_suffix(child.local_name)
+        wanted = without_suffix(child.local_name)
         if child.node_id in targets and wanted not in names:
             names.append(wanted)
             child.local_name = wanted
-
-
-def _without_suffix(name: str) -> str:
-    return _FACTOR_SUFFIX.sub("", name)
