@@ -17,7 +17,8 @@ class CompressionConfig:
     Attributes:
       budget: see `Budget`.
       selector, decompositions, metric: names in `tfapprox.registry`; no metric
-        means the selector's own.
+        means the selector's own. A pruning method (ft, pfp) may stand alone in the
+        place of the decompositions.
       include, exclude: regular expressions searched in site names; a site takes
         part when `include` is found and `exclude` is not.
       candidates: see `CandidateOptions`.
@@ -47,7 +48,10 @@ class CompressionConfig:
 
         registry.look_up("selector", self.selector)
         for name in self.decompositions:
-            registry.look_up("decomposition", name)
+            if name not in registry.PRUNINGS:
+                registry.look_up("decomposition", name)
+        if self.pruning is not None:
+            self._check_pruning(self.pruning)
         if self.metric is not None:
             registry.look_up("metric", self.metric)
         for flag in ("include", "exclude"):
@@ -57,6 +61,25 @@ class CompressionConfig:
         """Says whether the site's name passes `include` and `exclude`."""
         excluded = self.exclude is not None and re.search(self.exclude, site)
         return bool(re.search(self.include, site)) and not excluded
+
+    @property
+    def pruning(self) -> str | None:
+        """The pruning method that is named in the place of a decomposition, if one is."""
+        from tfapprox import registry
+
+        return next((name for name in self.decompositions if name in registry.PRUNINGS), None)
+
+    def _check_pruning(self, name: str) -> None:
+        if len(self.decompositions) > 1:
+            raise UserError(
+                f"{name} removes channels, which can't be mixed with decompositions: compress "
+                "with the one first and then with the other"
+            )
+        if self.measures_latency or self.metric or self.selector not in ("alds", "uniform"):
+            raise UserError(
+                f"{name} chooses by itself which channels go: leave out selector, metric and "
+                "latency, and give a budget of parameters, MACs or bytes"
+            )
 
     @property
     def measures_latency(self) -> bool:

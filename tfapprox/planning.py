@@ -51,6 +51,8 @@ def make_plan(
         finite, the config asks for latencies without `timed` or for the selector
         greedy without `score`, or the budget is infeasible.
     """
+    if config.pruning is not None:
+        raise UserError(_only_keras(config.pruning))
     admitted = [site for site in inspection.sites if config.admits(site.name)]
     if not inspection.sites:
         raise UserError(f"the model has nothing to factorize: {_why_no_sites(inspection)}")
@@ -255,6 +257,8 @@ def _dense(site: Site, reason: str, latency: int = 0) -> Verdict:
 def _check_plan(inspection: Inspection, plan: Plan) -> None:
     sites: Mapping[str, Site] = {site.name: site for site in inspection.sites}
     for verdict in plan.verdicts:
+        if verdict.choice is not None and verdict.choice.decomposition in registry.PRUNINGS:
+            raise UserError(_only_keras(verdict.choice.decomposition))
         site = sites.get(verdict.site)
         if site is None:
             raise UserError(
@@ -266,6 +270,13 @@ def _check_plan(inspection: Inspection, plan: Plan) -> None:
                 f"the plan has kernel shape {list(verdict.kernel_shape)} for site {site.name!r}, "
                 f"the model {list(site.kernel.shape)}; make a plan from this model with --save_plan"
             )
+
+
+def _only_keras(method: str) -> str:
+    return (
+        f"{method} removes channels from the layers around them, which takes a Keras model: "
+        "compress that (tfapprox.compress_model) and export it, or choose a decomposition"
+    )
 
 
 def _why_no_sites(inspection: Inspection) -> str:

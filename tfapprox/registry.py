@@ -12,6 +12,7 @@ from tfapprox.decompositions.svd import SvdDecomposition
 from tfapprox.decompositions.tucker import TuckerDecomposition
 from tfapprox.errors import UserError
 from tfapprox.metrics import METRICS
+from tfapprox.pruning.methods import PRUNINGS as PRUNINGS
 from tfapprox.selection.alds import select_alds
 from tfapprox.selection.alds_alternating import AlternatingAldsSelector
 from tfapprox.selection.energy import select_energy

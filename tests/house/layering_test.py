@@ -13,7 +13,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A module imports from its own stratum and from lower ones.
 STRATA = (
-    {"errors", "accounting", "calibration", "decompositions", "metrics", "selection", "sampling"}
+    {"errors", "accounting", "calibration", "decompositions", "metrics", "pruning"}
+    | {"selection", "sampling"}
     | {"config", "registry", "fitting"},
     {"ops"},
     {"layers"},

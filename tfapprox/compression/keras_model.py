@@ -4,9 +4,11 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
+from tfapprox.compression.pruned_model import prune, pruning_of
 from tfapprox.compression.scoring import make_score, score_both
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.planning import Progress, cost_after, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
@@ -26,11 +28,15 @@ def compress_model(
 ) -> tuple[Any, Report]:
     """Returns a cheaper Keras model made of stock layers, and the report.
 
+    With ft or pfp in the place of a decomposition, channels are removed: the layers stay
+    the same, and get smaller.
+
     Args:
       model: Sequential or Functional, of Keras 3 or tf_keras; it stays as it is.
       config: see `compress_saved_model`.
       plan: follow this one instead of making one.
-      inputs: what `model(inputs)` takes, to compare both models on; made up when None.
+      inputs: what `model(inputs)` takes, to compare both models on, and for pfp to judge
+        channels by; made up when None.
       evaluate, scores: see `compress_saved_model`; here evaluate takes a Keras model.
       progress: told of every step.
 
@@ -53,9 +59,17 @@ def compress_model(
             lambda built: evaluate(rewrite_keras_model(model, built) if built else model),
             scores,
         )
-    plan, factorizations, spectra = decide(inspection, config, plan, clock, progress, score=score)
-    with clock("writing"):
-        rewritten = rewrite_keras_model(model, factorizations)
+    if pruning_of(plan) if plan is not None else config.pruning:
+        with clock("pruning"):
+            plan, rewritten, after = prune(model, inspection, config, plan, inputs)
+        spectra = SpectrumCache()
+    else:
+        plan, factorizations, spectra = decide(
+            inspection, config, plan, clock, progress, score=score
+        )
+        after = cost_after(inspection, plan)
+        with clock("writing"):
+            rewritten = rewrite_keras_model(model, factorizations)
     with clock("verifying"):
         verification = require_passed(
             verify_keras_model(rewritten, model, inputs, seed=config.seed)
@@ -66,7 +80,7 @@ def compress_model(
         destination=rewritten.name,
         plan=plan,
         before=model_size(inspection.cost),
-        after=model_size(cost_after(inspection, plan)),
+        after=model_size(after),
         environment=collect_environment(seed=config.seed),
         verification=verification,
         spectra=collect_spectra(inspection, plan, spectra),

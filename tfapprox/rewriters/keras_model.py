@@ -22,6 +22,7 @@ from tfapprox.rewriters.keras_graph import (
     nodes_of,
     run_graph,
     tree_of,
+    weights_of,
 )
 from tfapprox.rewriters.keras_inspection import (
     canonical_kernel,
@@ -72,7 +73,8 @@ def rewrite_keras_model(
 def rebuild_keras_model(model: Any, stand_ins: Mapping[int, StandIns]) -> Any:
     """Returns a new model in which other layers stand in for some.
 
-    The last of a layer's stand-ins gets its bias; what has none passes its input on.
+    The last of a layer's stand-ins gets its bias, unless it comes with all its weights; a
+    layer without any passes its input on.
 
     Args:
       model: a graph model; never changed.
@@ -212,11 +214,13 @@ class _Rebuild:
 
 
 def _fill(layer: Any, chain: list[StageLayer]) -> None:
-    """Gives a chain its kernels and the layer's bias."""
+    """Gives a chain its kernels and the layer's bias, or all weights it comes with."""
     for stage in chain:
         if stage.kernel is not None:
             stage.layer.weights[0].assign(stage.kernel)
-    if layer.bias is not None:
+        for weight, value in zip(weights_of(stage.layer), stage.weights, strict=False):
+            weight.assign(value)
+    if not chain[-1].weights and layer.bias is not None:
         chain[-1].layer.bias.assign(layer.bias)
 
 

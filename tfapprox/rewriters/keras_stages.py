@@ -20,10 +20,17 @@ Name = Callable[[str], str]
 
 @dataclasses.dataclass(frozen=True)
 class StageLayer:
-    """A new layer and the kernel it gets once it is built; None where it has none."""
+    """A new layer and what it gets once it is built.
+
+    Attributes:
+      layer: not built yet.
+      kernel: of the layer, None where it has none.
+      weights: all of them, bias included, in the place of `kernel`.
+    """
 
     layer: Any
     kernel: np.ndarray | None
+    weights: tuple[np.ndarray, ...] = ()
 
 
 def stage_layers(
