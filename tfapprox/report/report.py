@@ -11,6 +11,7 @@ from tfapprox.report.spectra import SiteSpectrum
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.latency import Latency
+from tfapprox.training.distillation_config import Distillation
 
 REPORT_VERSION = 1
 
@@ -50,6 +51,7 @@ class Report:
       verification: None when it was not done.
       latency: one for each batch size; empty when not measured.
       scores: None without labels or a function that evaluates.
+      distillation: None where nothing was trained.
       spectra: singular values of the sites that were looked at.
       notes: remarks for the user.
       seconds: phase -> seconds it took.
@@ -69,6 +71,7 @@ class Report:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     peak_memory_bytes: int = 0
     scores: Scores | None = None
+    distillation: Distillation | None = None
 
     @property
     def replaced(self) -> int:
@@ -92,6 +95,7 @@ class Report:
             "seconds": dict(self.seconds),
             "peak_memory_bytes": self.peak_memory_bytes,
             "scores": self.scores and dataclasses.asdict(self.scores),
+            "distillation": self.distillation and self.distillation.to_json(),
         }
 
     @classmethod
@@ -123,6 +127,9 @@ class Report:
                 seconds=dict(body["seconds"]),
                 peak_memory_bytes=int(body["peak_memory_bytes"]),
                 scores=Scores(**body["scores"]) if body.get("scores") else None,
+                distillation=Distillation.from_json(body["distillation"])
+                if body.get("distillation")
+                else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UserError):

@@ -71,8 +71,8 @@ class VariableTable:
         self.of_object: dict[int, str] = {}
         self.of_handle: dict[str, str] = {}
         self.unrestored: list[str] = []
-        self.checkpoint_objects = _checkpoint_objects(files)
-        self.checkpoint_nodes = _match_objects(files.meta.object_graph_def, self.checkpoint_objects)
+        self.checkpoint_objects = checkpoint_objects(files)
+        self.checkpoint_nodes = match_objects(files.meta.object_graph_def, self.checkpoint_objects)
         self._add_objects(files.meta.object_graph_def)
         self._add_restored(main, restored)
         self._add_aliases(files.meta, main)
@@ -140,14 +140,15 @@ def _variable_of_node(key: str, node: node_def_pb2.NodeDef) -> Variable:
     return Variable(key, node.name, attribute(node, "dtype").type, shape)
 
 
-def _checkpoint_objects(files: SavedModelFiles) -> trackable_object_graph_pb2.TrackableObjectGraph:
+def checkpoint_objects(files: SavedModelFiles) -> trackable_object_graph_pb2.TrackableObjectGraph:
+    """Returns the checkpoint's object graph; empty where there is none."""
     graph = trackable_object_graph_pb2.TrackableObjectGraph()
     if OBJECT_GRAPH_KEY in files.tensor_shapes:
         graph.ParseFromString(files.tensor(OBJECT_GRAPH_KEY).item())
     return graph
 
 
-def _match_objects(
+def match_objects(
     saved: saved_object_graph_pb2.SavedObjectGraph,
     stored: trackable_object_graph_pb2.TrackableObjectGraph,
 ) -> dict[int, int]:
