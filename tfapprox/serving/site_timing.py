@@ -21,9 +21,10 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model.body import Body
+from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
 from tfapprox.rewriters.saved_model.matching import Match
 from tfapprox.rewriters.saved_model.provenance import Static
-from tfapprox.rewriters.saved_model.stages import Emitter, Factor, emit_chain
+from tfapprox.rewriters.saved_model.stages import emit_chain
 from tfapprox.serving.benchmark import LatencyRequest, load_one
 from tfapprox.serving.latency import TimingOptions, time_interleaved
 from tfapprox.serving.workload import ChainForm, Workload, input_shape

@@ -1,48 +1,37 @@
 """Rewrites one graph or function: emits stages, redirects calls, drops what is left over."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
 
 from tfapprox.rewriters.saved_model.body import producer_of
+from tfapprox.rewriters.saved_model.call_redirecting import CallRewriter, Versions
 from tfapprox.rewriters.saved_model.composing import emit_composition, layout_in
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
+from tfapprox.rewriters.saved_model.function_header import FunctionHeader
 from tfapprox.rewriters.saved_model.provenance import Static
 from tfapprox.rewriters.saved_model.provenance_ops import TRANSPARENT
 from tfapprox.rewriters.saved_model.pruning import CHAIN_OPS, without_idle
-from tfapprox.rewriters.saved_model.replacements import FactorTensor, Replacement, Version
+from tfapprox.rewriters.saved_model.replacements import Replacement
 from tfapprox.rewriters.saved_model.sites import SiteUse
 from tfapprox.rewriters.saved_model.stages import emit_chain
-from tfapprox.rewriters.saved_model.tracing import BRANCHES, LOOPS, Call, Instance
-
-# Attributes that tie a function to others of the same signature, which it no longer has.
-_STALE_ATTRIBUTES = (
-    "api_implements",
-    "api_preferred_device",
-    "forward_function_name",
-    "backward_function_name",
-)
+from tfapprox.rewriters.saved_model.tracing import Call, Instance
 
 
-class Owner(Protocol):
+class Owner(Versions, Protocol):
     """What a `BodyRewriter` asks of the `Specialiser`; see there."""
 
-    factors: Sequence[FactorTensor]
     removed: frozenset[str]
 
     def uses(self, instance: Instance) -> Mapping[str, tuple[Replacement, SiteUse]]: ...
     def composed(self, instance: Instance) -> list[Replacement]: ...
     def is_local(self, instance: Instance, node: str) -> bool: ...
     def changed(self, instance: Instance) -> bool: ...
-    def needs(self, instance: Instance) -> tuple[int, ...]: ...
     def dropped(self, instance: Instance) -> tuple[int, ...]: ...
     def lost(self, instance: Instance) -> tuple[int, ...]: ...
-    def version(
-        self, instance: Instance, added: tuple[int, ...] | None = None, returns: bool = False
-    ) -> Version: ...
 
 
 class BodyRewriter:
@@ -76,7 +65,8 @@ class BodyRewriter:
         for name, (replacement, use) in self._owner.uses(self._instance).items():
             self._emit(name, replacement, use)
         for name, call in self._instance.calls.items():
-            self._redirect(name, call)
+            if any(self._owner.changed(callee) for callee in call.callees.values()):
+                self._redirect(name, call)
         for replacement in self._owner.composed(self._instance):
             self._compose(replacement)
         if self._body.is_function:
@@ -93,26 +83,22 @@ class BodyRewriter:
         return without_idle(made, self._idle, returned)
 
     def function(self, name: str, returns_added: bool) -> function_pb2.FunctionDef:
-        """Returns the new function."""
-        old = self._body.proto
-        dropped = set(self._owner.dropped(self._instance))
+        """Returns the new function.
+
+        Args:
+          name: that it gets.
+          returns_added: hand the added factors on as last outputs.
+        """
         lost = set(self._owner.lost(self._instance))
         outputs = list(self._body.returns.items())
         self._idle += [producer_of(outputs[i][1]) for i in lost]
         self._returned = {k: v for i, (k, v) in enumerate(outputs) if i not in lost}
-        nodes = self.nodes()
-        made = function_pb2.FunctionDef()
-        made.CopyFrom(_without_nodes(old))
-        made.signature.name = name
-        made.node_def.extend(nodes)
-        self._write_arguments(made, dropped)
-        self._write_returns(made, lost, returns_added)
-        present = {node.name for node in nodes}
-        _keep_controls(made, present)
-        for attribute in _STALE_ATTRIBUTES:
-            made.attr.pop(attribute, None)
-        _check_closed(made)
-        return made
+        header = FunctionHeader(self._body.proto, name, self.nodes())
+        factors = {self._arguments[i]: self._owner.factors[i] for i in self._added}
+        header.write_arguments(set(self._owner.dropped(self._instance)), factors)
+        returned = {k: self._aliases.get(v, v) for k, v in self._returned.items()}
+        header.write_returns(returned, lost, factors if returns_added else {})
+        return header.finish()
 
     def _argument_name(self, index: int) -> str:
         count = 0
@@ -227,70 +213,13 @@ class BodyRewriter:
         return dataclasses.replace(known, reference=entered)
 
     def _redirect(self, name: str, call: Call) -> None:
-        owner, callees = self._owner, call.callees
-        if not any(owner.changed(callee) for callee in callees.values()):
-            return
-        node = node_def_pb2.NodeDef()
-        node.CopyFrom(self._replaced.get(name, self._body.nodes[name]))
-        loop = node.op in LOOPS
-        several = loop or node.op in BRANCHES
-        added = tuple(sorted({i for c in callees.values() for i in owner.needs(c)}))
-        dropped: tuple[int, ...] = ()
-        lost: tuple[int, ...] = ()
-        for (attribute, index), callee in callees.items():
-            returns = loop and attribute == "body"
-            version = owner.version(callee, added if several else None, returns)
-            dropped = version.dropped
-            lost = version.lost if not loop else version.dropped
-            value = node.attr[attribute]
-            target = value.list.func[index] if value.list.func else value.func
-            target.name = version.name
-        self._rewire(node, call.offset, dropped, added)
-        self._renumber(node, set(lost), added if loop else ())
-        self._replaced[name] = node
-
-    def _rewire(
-        self, node: node_def_pb2.NodeDef, offset: int, dropped: Iterable[int], added: Sequence[int]
-    ) -> None:
-        gone = {offset + i for i in dropped}
-        data = [x for x in node.input if not x.startswith("^")]
-        control = [x for x in node.input if x.startswith("^")]
-        self._idle += [producer_of(x) for i, x in enumerate(data) if i in gone]
-        kept = [x for i, x in enumerate(data) if i not in gone]
-        node.ClearField("input")
-        node.input.extend([*kept, *(self._references[i] for i in added), *control])
-        types = node.attr["T" if node.op in LOOPS else "Tin"].list
-        wanted = [t for i, t in enumerate(types.type) if i + offset not in gone]
-        wanted += [self._argument_type(i) for i in added]
-        types.ClearField("type")
-        types.type.extend(wanted)
-        for name in ("_read_only_resource_inputs", "_all_non_dynamic_inputs"):
-            node.attr.pop(name, None)
-
-    def _renumber(self, node: node_def_pb2.NodeDef, lost: set[int], added: Sequence[int]) -> None:
-        """Moves the outputs of a call to their new places; a loop's types are done already."""
-        types = node.attr["T" if node.op in LOOPS else "Tout"].list
-        before = len(types.type)
-        if node.op in LOOPS:
-            before += len(lost) - len(added)
-        elif lost:
-            wanted = [t for i, t in enumerate(types.type) if i not in lost]
-            types.ClearField("type")
-            types.type.extend(wanted)
-        kept = [i for i in range(before) if i not in lost]
-        for new, old in enumerate(kept):
-            self._alias(
-                self._body.reference(node.name, node.op, old),
-                self._body.reference(node.name, node.op, new),
-            )
-        for attribute in ("output_shapes", "_output_shapes"):
-            shapes = node.attr[attribute].list.shape if attribute in node.attr else ()
-            if len(shapes) == before:
-                wanted = [shapes[i] for i in kept] + [self._argument_shape(i) for i in added]
-                del node.attr[attribute].list.shape[:]
-                node.attr[attribute].list.shape.extend(wanted)
-        if "_num_original_outputs" in node.attr:
-            node.attr["_num_original_outputs"].i += len(added) - len(lost)
+        node = self._replaced.get(name, self._body.nodes[name])
+        rewriter = CallRewriter(self._owner, self._body, node, self._references)
+        rewriter.redirect(call)
+        self._replaced[name] = rewriter.node
+        self._idle += rewriter.idle
+        for old, new in rewriter.moved.items():
+            self._alias(old, new)
 
     def _alias(self, old: str, new: str) -> None:
         if self._body.canonical(old) != self._body.canonical(new):
@@ -305,87 +234,3 @@ class BodyRewriter:
             canonical = self._body.canonical(reference)
             changed.input[i] = self._aliases.get(canonical, reference)
         return changed
-
-    def _argument_type(self, index: int) -> int:
-        factor = self._owner.factors[index]
-        return tf.resource.as_datatype_enum if factor.variable is not None else factor.dtype
-
-    def _argument_shape(self, index: int) -> Any:
-        factor = self._owner.factors[index]
-        return tf.TensorShape([] if factor.variable is not None else factor.value.shape).as_proto()
-
-    def _write_arguments(self, made: function_pb2.FunctionDef, dropped: set[int]) -> None:
-        old = self._body.proto
-        kept = [i for i in range(len(old.signature.input_arg)) if i not in dropped]
-        made.signature.ClearField("input_arg")
-        made.signature.input_arg.extend(old.signature.input_arg[i] for i in kept)
-        made.ClearField("arg_attr")
-        made.ClearField("resource_arg_unique_id")
-        for new, i in enumerate(kept):
-            if i in old.arg_attr:
-                made.arg_attr[new].CopyFrom(old.arg_attr[i])
-            if i in old.resource_arg_unique_id:
-                made.resource_arg_unique_id[new] = old.resource_arg_unique_id[i]
-        shapes = list(old.attr["_input_shapes"].list.shape) if "_input_shapes" in old.attr else None
-        for index in self._added:
-            factor = self._owner.factors[index]
-            argument = made.signature.input_arg.add(
-                name=self._arguments[index], type=self._argument_type(index)
-            )
-            if factor.variable is not None:
-                shape = tf.TensorShape(factor.value.shape).as_proto()
-                argument.handle_data.add(dtype=factor.dtype, shape=shape)
-        if shapes is not None:
-            wanted = [shapes[i] for i in kept if i < len(shapes)]
-            wanted += [self._argument_shape(i) for i in self._added]
-            del made.attr["_input_shapes"].list.shape[:]
-            made.attr["_input_shapes"].list.shape.extend(wanted)
-
-    def _write_returns(
-        self, made: function_pb2.FunctionDef, dropped: set[int], returns_added: bool
-    ) -> None:
-        for output, reference in self._returned.items():
-            made.ret[output] = self._aliases.get(reference, reference)
-        old = self._body.proto.signature.output_arg
-        made.signature.ClearField("output_arg")
-        for i, argument in enumerate(old):
-            if i in dropped:
-                made.ret.pop(argument.name)
-            else:
-                made.signature.output_arg.add().CopyFrom(argument)
-        for index in self._added if returns_added else ():
-            name = f"{self._arguments[index]}_out"
-            made.signature.output_arg.add(name=name, type=self._argument_type(index))
-            made.ret[name] = self._arguments[index]
-
-
-def _without_nodes(proto: function_pb2.FunctionDef) -> function_pb2.FunctionDef:
-    """Returns a copy without the nodes, which are most of it."""
-    bare = function_pb2.FunctionDef()
-    bare.signature.CopyFrom(proto.signature)
-    for field in ("attr", "ret", "control_ret"):
-        for key, value in getattr(proto, field).items():
-            if isinstance(value, str):
-                getattr(bare, field)[key] = value
-            else:
-                getattr(bare, field)[key].CopyFrom(value)
-    return bare
-
-
-def _keep_controls(made: function_pb2.FunctionDef, present: set[str]) -> None:
-    lost = [name for name, node in made.control_ret.items() if node not in present]
-    for name in lost:
-        del made.control_ret[name]
-    kept = [name for name in made.signature.control_output if name not in lost]
-    made.signature.ClearField("control_output")
-    made.signature.control_output.extend(kept)
-
-
-def _check_closed(made: function_pb2.FunctionDef) -> None:
-    """Guards against a slip of this module: every reference must lead somewhere."""
-    known = {node.name for node in made.node_def}
-    known |= {argument.name for argument in made.signature.input_arg}
-    references = [x for node in made.node_def for x in node.input] + list(made.ret.values())
-    dangling = sorted({producer_of(x) for x in references} - known)
-    if dangling:
-        raise RuntimeError(f"rewriting {made.signature.name} left {dangling[:5]} dangling")

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_shape_pb2
 
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.rewriters.saved_model.sites import KernelUses
@@ -28,6 +29,16 @@ class FactorTensor:
     @property
     def dtype(self) -> int:
         return tf.as_dtype(self.value.dtype).as_datatype_enum
+
+    @property
+    def argument_type(self) -> int:
+        """DataType of the argument that brings it into a function."""
+        return self.dtype if self.variable is None else tf.resource.as_datatype_enum
+
+    @property
+    def argument_shape(self) -> tensor_shape_pb2.TensorShapeProto:
+        """Shape of that argument."""
+        return tf.TensorShape(self.value.shape if self.variable is None else []).as_proto()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
