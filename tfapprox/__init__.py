@@ -8,7 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfapprox.compression import compress_model, compress_saved_model, plan_saved_model
+    from tfapprox.compression import (
+        compress_model,
+        compress_saved_model,
+        plan_saved_model,
+        sweep_saved_model,
+    )
     from tfapprox.config import CompressionConfig
     from tfapprox.decompositions.options import CandidateOptions
     from tfapprox.errors import InfeasibleBudgetError, UserError, VerificationError
@@ -40,6 +45,7 @@ __all__ = [
     "plan_saved_model",
     "restore_keras_model",
     "restore_saved_model",
+    "sweep_saved_model",
 ]
 
 _HOMES = {
@@ -59,6 +65,7 @@ _HOMES = {
     "plan_saved_model": "tfapprox.compression",
     "restore_keras_model": "tfapprox.rewriters.keras_restore",
     "restore_saved_model": "tfapprox.rewriters.saved_model.restoring",
+    "sweep_saved_model": "tfapprox.compression",
 }
 
 
