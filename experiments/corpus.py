@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from experiments.datasets import Data, Split
+from experiments.prepared_data import load_text
 from tfapprox.errors import UserError
 
 END = "<eos>"
@@ -21,7 +22,8 @@ def load_corpus(name: str, data_dir: str, batch_size: int, steps: int, seed: int
 
     Args:
       name: "synthetic" for a small Markov chain; else files ptb.train.txt,
-        ptb.valid.txt and ptb.test.txt are read from `data_dir`.
+        ptb.valid.txt and ptb.test.txt are read from `data_dir`, or what
+        TensorFlow Datasets has prepared there by that name.
 
     Raises:
       UserError: a file is missing, or a text too short for one batch.
@@ -56,17 +58,27 @@ def _windows(tokens: np.ndarray, batch_size: int, steps: int, part: str) -> Spli
     return Split(cut(0), cut(1))
 
 
+def text_path(data_dir: str, part: str) -> pathlib.Path:
+    """Returns where a part of the benchmark lies in its own form."""
+    return pathlib.Path(data_dir or "DIR") / f"ptb.{part}.txt"
+
+
 def _read(name: str, data_dir: str) -> dict[str, list[str]]:
-    texts = {}
-    for part in PARTS:
-        path = pathlib.Path(data_dir or "DIR") / f"ptb.{part}.txt"
-        if not path.exists():
+    paths = {part: text_path(data_dir, part) for part in PARTS}
+    found = [path for path in paths.values() if path.exists()]
+    if not found:
+        try:
+            texts = load_text(name, data_dir, PARTS)
+        except UserError as error:
             raise UserError(
-                f"--dataset={name}: {path} is missing; pass --data_dir with ptb.train.txt, "
-                "ptb.valid.txt and ptb.test.txt (from simple-examples.tgz), or --dataset=synthetic"
-            )
-        texts[part] = path.read_text().replace("\n", f" {END} ").split()
-    return texts
+                f"--dataset={name}: no {paths['train']}, and {error}; or take --dataset=synthetic"
+            ) from error
+    elif len(found) < len(paths):
+        missing = next(path for path in paths.values() if not path.exists())
+        raise UserError(f"{missing} is missing: put all three parts beside each other")
+    else:
+        texts = {part: path.read_text() for part, path in paths.items()}
+    return {part: text.replace("\n", f" {END} ").split() for part, text in texts.items()}
 
 
 def _synthetic(seed: int, words: int = 50) -> dict[str, list[str]]:

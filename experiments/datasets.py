@@ -1,29 +1,15 @@
-"""Image data: digits and synthetic ones out of the box, IDX files, TensorFlow Datasets."""
+"""Image data: digits and synthetic ones out of the box, files, TensorFlow Datasets."""
 
 import dataclasses
-import gzip
 import pathlib
-import struct
 
 import numpy as np
 
+from experiments.image_files import Split, read_images
+from experiments.prepared_data import load_prepared
 from tfapprox.errors import UserError
 
-_IDX_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Examples x [n, ...] and labels y, [n] or [n, T]."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x)
+__all__ = ["Data", "Split", "load_images"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,11 +36,13 @@ def load_images(
 
     Args:
       name: "digits" (1,797 scanned 8x8 digits), "synthetic" (noisy prototypes of 10
-        classes); else a name for messages, with IDX files in `data_dir`, or a name
-        that TensorFlow Datasets knows.
-      data_dir: of IDX files (plain or .gz), or where TensorFlow Datasets keeps its own.
+        classes); else the name of IDX or CIFAR files in `data_dir`, or that of a data
+        set prepared by TensorFlow Datasets. Nothing is downloaded.
+      data_dir: of IDX files (plain or .gz) or CIFAR's .bin files, or where
+        TensorFlow Datasets keeps its own.
       shape: height, width, channels to bring the images to: smaller ones are
-        repeated and padded, grey ones tripled.
+        repeated and padded, grey ones tripled; pictures of different sizes are
+        resized and cropped.
       seed: of the digits' split and of synthetic images.
 
     Raises:
@@ -64,10 +52,8 @@ def load_images(
         train, test = _digits(seed)
     elif name == "synthetic":
         train, test = _synthetic(shape or (28, 28, 1), seed)
-    elif _has_idx(data_dir):
-        train, test = (_read_idx(pathlib.Path(data_dir), part) for part in ("train", "test"))
     else:
-        train, test = _tensorflow_datasets(name, data_dir)
+        train, test = _stored(name, data_dir, shape)
     if shape is not None:
         train, test = (Split(_reshape(part.x, shape), part.y) for part in (train, test))
     held = min(5000, len(train) // 10)
@@ -79,40 +65,16 @@ def load_images(
     )
 
 
-def read_idx(path: pathlib.Path) -> np.ndarray:
-    """Returns the array in an IDX file of unsigned bytes, plain or gzipped.
-
-    Raises:
-      UserError: not such a file.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rb") as file:
-        content = file.read()
-    if content[:3] != b"\x00\x00\x08":
-        raise UserError(f"{path} is no IDX file of unsigned bytes")
-    rank = content[3]
-    sizes = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
-    if values.size != np.prod(sizes):
-        raise UserError(f"{path} holds {values.size} bytes, its header says {sizes}")
-    return values.reshape(sizes)
-
-
-def _has_idx(data_dir: str) -> bool:
-    return bool(data_dir) and _idx_path(pathlib.Path(data_dir), _IDX_FILES["train"][0]).exists()
-
-
-def _idx_path(folder: pathlib.Path, name: str) -> pathlib.Path:
-    packed = folder / f"{name}.gz"
-    return packed if packed.exists() else folder / name
-
-
-def _read_idx(folder: pathlib.Path, part: str) -> Split:
-    paths = [_idx_path(folder, name) for name in _IDX_FILES[part]]
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}(.gz) is missing: put all four IDX files into {folder}")
-    return Split(read_idx(paths[0])[..., np.newaxis], read_idx(paths[1]).astype(np.int32))
+def _stored(name: str, data_dir: str, shape: tuple[int, int, int] | None) -> tuple[Split, Split]:
+    folder = pathlib.Path(data_dir or "DIR")
+    files = read_images(folder) if data_dir else None
+    try:
+        return files or load_prepared(name, data_dir, shape)
+    except UserError as error:
+        raise UserError(
+            f"--dataset={name}: no {folder}/train-images-idx3-ubyte.gz, no CIFAR .bin files, and "
+            f"{error}; or take --dataset=digits or synthetic"
+        ) from error
 
 
 def _digits(seed: int) -> tuple[Split, Split]:
@@ -140,30 +102,6 @@ def _synthetic(shape: tuple[int, int, int], seed: int) -> tuple[Split, Split]:
         return Split(np.clip(images, 0, 255).astype(np.uint8), labels.astype(np.int32))
 
     return draw(2000), draw(500)
-
-
-def _tensorflow_datasets(name: str, data_dir: str) -> tuple[Split, Split]:
-    try:
-        import tensorflow_datasets as tfds  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        where = pathlib.Path(data_dir or "DIR") / f"{_IDX_FILES['train'][0]}.gz"
-        raise UserError(
-            f"--dataset={name}: no IDX files (looked for {where}) and no TensorFlow Datasets; pass "
-            "--data_dir, pip install tensorflow-datasets, or take --dataset=digits or synthetic"
-        ) from error
-    try:
-        parts = tfds.load(
-            name,
-            split=["train", "test"],
-            data_dir=data_dir or None,
-            batch_size=-1,
-            as_supervised=True,
-        )
-    except Exception as error:  # whatever a download may raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"TensorFlow Datasets can't load {name!r}: {reason}") from error
-    train, test = (Split(np.asarray(x), np.asarray(y, np.int32)) for x, y in parts)
-    return train, test
 
 
 def _reshape(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -6,7 +6,8 @@ import pytest
 
 from experiments import datasets
 from experiments.corpus import load_corpus
-from experiments.datasets import load_images, read_idx
+from experiments.datasets import load_images
+from experiments.image_files import read_idx
 from tfapprox.errors import UserError
 
 
