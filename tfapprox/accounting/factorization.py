@@ -39,6 +39,11 @@ class Stage:
             (height, width), fan_in * self.groups, out_channels, self.groups, self.axes
         )
 
+    @property
+    def params(self) -> int:
+        """Entries that are stored for this stage."""
+        return self.kernel.size
+
     def ungrouped(self) -> np.ndarray:
         """Returns the kernel with groups spelled out as zeros and no input order, [H, W, I, O]."""
         height, width, fan_in, out_channels = self.kernel.shape
@@ -106,8 +111,10 @@ class Factorization:
 
     def cost(self, geometries: Sequence[Geometry]) -> Cost:
         """Returns the cost of all stages over all uses."""
-        shapes = [stage.shape for stage in self.stages]
-        return chain_cost(shapes, geometries, self.stages[0].kernel.dtype.itemsize)
+        itemsize = self.stages[0].kernel.dtype.itemsize
+        cost = chain_cost([stage.shape for stage in self.stages], geometries, itemsize)
+        params = sum(stage.params for stage in self.stages)
+        return dataclasses.replace(cost, params=params, bytes=params * itemsize)
 
     def reconstruct(self) -> np.ndarray:
         """Returns the one dense kernel [H, W, I, O] that the chain of stages equals.

@@ -12,6 +12,7 @@ from tfapprox.rewriters.saved_model.call_redirecting import CallRewriter, Versio
 from tfapprox.rewriters.saved_model.composing import emit_composition, layout_in
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
 from tfapprox.rewriters.saved_model.function_header import FunctionHeader
+from tfapprox.rewriters.saved_model.generation import materialised
 from tfapprox.rewriters.saved_model.provenance import Static
 from tfapprox.rewriters.saved_model.provenance_ops import TRANSPARENT
 from tfapprox.rewriters.saved_model.pruning import CHAIN_OPS, without_idle
@@ -115,9 +116,10 @@ class BodyRewriter:
             factors = [self._constant(emitter, node, i) for i in replacement.factors]
         else:
             factors = [self._factor(emitter, i) for i in replacement.factors]
-        reference = emit_chain(
-            emitter, self._body, node, use.match, replacement.factorization, factors, use.flipped
+        stages, factors = materialised(
+            emitter, replacement.factorization, factors, replacement.shape
         )
+        reference = emit_chain(emitter, self._body, node, use.match, stages, factors, use.flipped)
         *extra, last = emitter.nodes
         last.input.extend(x for x in self._controls_behind(operand) if x not in last.input)
         self._extra += extra
@@ -143,11 +145,12 @@ class BodyRewriter:
                 node = node_def_pb2.NodeDef(name=self._node_name(f"{producer}_composed"))
             emitter = Emitter(self._body, node, self._taken)
             factors = [self._factor(emitter, i) for i in replacement.factors]
+            stages, factors = materialised(
+                emitter, replacement.factorization, factors, replacement.shape
+            )
             array = value.value()
             layout = layout_in(replacement.kernel.first.kernel, array)
-            composed = emit_composition(
-                emitter, replacement.factorization, factors, layout, array.shape
-            )
+            composed = emit_composition(emitter, stages, factors, layout, array.shape)
             *extra, last = emitter.nodes
             self._extra += extra
             if producer in self._body.nodes:

@@ -1,5 +1,7 @@
 """Writes the new main graph: factors' handles, redirected calls, saver, collections."""
 
+import hashlib
+
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -16,7 +18,7 @@ from tfapprox.rewriters.saved_model.collections import (
 from tfapprox.rewriters.saved_model.files import OBJECT_GRAPH_KEY
 from tfapprox.rewriters.saved_model.objects import StoredGraph
 from tfapprox.rewriters.saved_model.saver import SaverSide, tensor_lists
-from tfapprox.rewriters.saved_model.saver_rewriting import NewTensor, SaverRewriter
+from tfapprox.rewriters.saved_model.saver_rewriting import NewFold, NewTensor, SaverRewriter
 from tfapprox.rewriters.saved_model.substitution import Substitution
 
 
@@ -31,9 +33,15 @@ class MainGraphWriter:
         """Args: meta: the new MetaGraph, with everything but its graph in place."""
         self._substitution, self._meta = substitution, meta
         self._source, self._table = substitution.source, substitution.source.table
-        self._specialiser, self._factors = substitution.specialiser, substitution.factors
+        self._specialiser, self._served = substitution.specialiser, substitution.served
+        self._factors = substitution.factors
         self._nodes: dict[str, node_def_pb2.NodeDef] = dict(self._source.main.nodes)
         self._new_nodes: list[node_def_pb2.NodeDef] = []
+        self._kernels = {
+            r.served.factors[0]: r.kernel.first.kernel.shape
+            for r in substitution.replacements
+            if r.served is not None
+        }
         self.references: dict[int, str] = {}
         self._make_references()
 
@@ -43,7 +51,7 @@ class MainGraphWriter:
         Args:
           stored: the checkpoint's new object graph, of which the saver holds a copy.
         """
-        rewriter = BodyRewriter(self._specialiser, self._source.tracer.main, (), self.references)
+        rewriter = BodyRewriter(self._served, self._source.tracer.main, (), self.references)
         self._nodes = {node.name: node for node in (*rewriter.nodes(), *self._new_nodes)}
         self._rewrite_saver(stored)
         superfluous = unify_handles(self._nodes, self._table, self._source.live_main)
@@ -77,6 +85,7 @@ class MainGraphWriter:
             for instance in self._source.tracer.instances
             for i in self._specialiser.needs(instance)
         }
+        wanted.update(self._served.needs(self._source.tracer.main))
         names = FreshNames(self._nodes)
         for index in sorted(wanted):
             factor = self._factors[index]
@@ -84,7 +93,7 @@ class MainGraphWriter:
             node = node_def_pb2.NodeDef(name=name)
             if factor.variable is not None:
                 node.op = "VarHandleOp"
-                node.attr["shared_name"].s = name.encode()
+                node.attr["shared_name"].s = self._shared_name(name, index).encode()
                 node.attr["dtype"].type = factor.dtype
                 node.attr["shape"].shape.CopyFrom(tf.TensorShape(factor.value.shape).as_proto())
                 node.attr["_output_shapes"].list.shape.add()
@@ -96,6 +105,17 @@ class MainGraphWriter:
             self._nodes[name] = node
             self._new_nodes.append(node)
             self.references[index] = name
+
+    def _shared_name(self, name: str, index: int) -> str:
+        """Returns the name of a variable's resource.
+
+        What is folded must not meet another model's in one process: its codes tell it apart.
+        """
+        fold = self._factors[index].fold
+        if fold is None:
+            return name
+        content = b"".join(self._factors[i].value.tobytes() for i in fold)
+        return f"{name}_{hashlib.sha1(content).hexdigest()[:12]}"
 
     def _device(self, key: str) -> str:
         handles = self._table.variables[key].handles
@@ -136,7 +156,7 @@ class MainGraphWriter:
                 self._factors[i].value.shape,
             )
             for i, name in self.references.items()
-            if self._factors[i].variable is not None
+            if self._factors[i].stored
         ]
         saver = self._meta.saver_def
         for side, method, last in (
@@ -149,11 +169,24 @@ class MainGraphWriter:
                         f"{self._source.files.path} has variables but no saver: export it again"
                     )
                 continue
-            rewriter = SaverRewriter(side, self._substitution.forgotten, added)
+            folds = self._folds() if side is self._source.restoring else ()
+            rewriter = SaverRewriter(side, self._substitution.forgotten, added, folds)
             method(rewriter)
             self._store_side(side, rewriter, producer_of(last))
         if stored is not None and self._source.saving is not None:
             self._update_object_graph_constant(self._source.saving, stored)
+
+    def _folds(self) -> list[NewFold]:
+        """Returns the variables that restoring computes from others."""
+        found = []
+        for index, name in self.references.items():
+            factor = self._factors[index]
+            if factor.fold is not None:
+                codes, generator = (self._substitution.key(i) for i in factor.fold)
+                kernel = self._kernels[index]
+                shape = factor.value.shape
+                found.append(NewFold(name, codes, generator, kernel, factor.dtype, shape))
+        return found
 
     def _store_side(self, side: SaverSide, rewriter: SaverRewriter, last: str) -> None:
         if side.call is None:

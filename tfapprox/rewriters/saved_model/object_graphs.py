@@ -65,6 +65,8 @@ class ObjectGraphsWriter:
             i for e in self._source.tracer.entries.values() for i in self._specialiser.needs(e)
         }
         for index, factor in enumerate(self._factors):
+            if factor.fold is not None:
+                continue  # only the main graph has it
             if factor.variable is not None:
                 first = self._table.variables[factor.variable].objects[0]
                 node = self._saved.nodes.add()

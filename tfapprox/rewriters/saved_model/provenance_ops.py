@@ -128,7 +128,19 @@ def _concat(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray:
     return np.concatenate(arrays[:-1], axis=int(arrays[-1]))
 
 
+def _matmul(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray:
+    left, right = (
+        array.T if attributes.get(flag, False) else array
+        for flag, array in zip(("transpose_a", "transpose_b"), arrays, strict=True)
+    )
+    if left.shape[0] * right.shape[1] > _LARGEST_GROWTH * max(left.size, right.size):
+        raise ValueError(f"a product of {left.shape} and {right.shape} is out of proportion")
+    wide = np.result_type(np.float32, left.dtype)
+    return (left.astype(wide, copy=False) @ right.astype(wide, copy=False)).astype(left.dtype)
+
+
 EVALUATORS: dict[str, Evaluator] = {
+    "MatMul": _matmul,
     "Cast": _cast,
     "Transpose": lambda attributes, arrays, _: arrays[0].transpose(arrays[1].tolist()),
     "Reshape": lambda attributes, arrays, _: arrays[0].reshape(arrays[1].tolist()),

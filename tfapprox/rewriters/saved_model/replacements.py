@@ -19,12 +19,20 @@ class FactorTensor:
       name: of the variable or constant.
       value: [in / groups, out] for dense sites, else [height, width, in / groups, out].
       variable: key of the variable it takes the place of, None if that was a constant.
+      fold: the indices of codes and generator from which restoring the model computes it;
+        then it is not stored itself, and only the main graph reads it.
     """
 
     site: str
     name: str
     value: np.ndarray
     variable: str | None
+    fold: tuple[int, int] | None = None
+
+    @property
+    def stored(self) -> bool:
+        """Whether it is a variable of the checkpoint."""
+        return self.variable is not None and self.fold is None
 
     @property
     def dtype(self) -> int:
@@ -43,11 +51,18 @@ class FactorTensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replacement:
-    """A kernel, what stands in for it, and the indices of its factors."""
+    """A kernel, what stands in for it, and the indices of its factors.
+
+    Attributes:
+      shape: of the kernel as a tensor of its own would be stored.
+      served: what stands in for it in the main graph, if that is something else.
+    """
 
     kernel: KernelUses
     factorization: Factorization
     factors: tuple[int, ...]
+    shape: tuple[int, ...]
+    served: "Replacement | None" = None
 
 
 @dataclasses.dataclass(frozen=True)

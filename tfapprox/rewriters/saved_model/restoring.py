@@ -5,7 +5,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import tensorflow as tf
@@ -19,9 +19,11 @@ from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.rewriters.saved_model.body import attribute
 from tfapprox.rewriters.saved_model.chain_folding import ComposingProvenance, fold
 from tfapprox.rewriters.saved_model.files import SavedModelFiles
+from tfapprox.rewriters.saved_model.generation import GENERATOR, codes_of
+from tfapprox.rewriters.saved_model.matching import FORMS
 from tfapprox.rewriters.saved_model.objects import StoredGraph
 from tfapprox.rewriters.saved_model.other_uses import reject_other_uses
-from tfapprox.rewriters.saved_model.provenance import Static
+from tfapprox.rewriters.saved_model.provenance import Static, Value
 from tfapprox.rewriters.saved_model.sites import KernelUses, SiteFinder, readable_name
 from tfapprox.rewriters.saved_model.source import SavedModelSource
 from tfapprox.rewriters.saved_model.stage_chains import Chain, find_chains
@@ -199,6 +201,10 @@ class FoldedSource(SavedModelSource):
                 kernels = instance.static_inputs.get(name, {}).values()
                 channels = [k.value().shape[-2] for k in kernels if isinstance(k, Static)]
                 finder.add(instance, name, (channels[0],) * 4 if channels else None)
+            for name, values in instance.static_inputs.items():
+                operand = values.get(1)
+                if body.nodes[name].op in FORMS and _is_generated(operand):
+                    finder.add(instance, name, (operand.value().shape[-2],) * 4)
         fetched = [
             tensor.name
             for signature in self.files.meta.signature_def.values()
@@ -213,6 +219,10 @@ class FoldedSource(SavedModelSource):
         return finder.kernels
 
 
+def _is_generated(value: Value | None) -> TypeGuard[Static]:
+    return isinstance(value, Static) and codes_of(value) is not None
+
+
 class _ComposedFinder(SiteFinder):
     """Takes every factor for a part of its kernel, however small, and names sites as before."""
 
@@ -223,6 +233,7 @@ class _ComposedFinder(SiteFinder):
         variables = sorted(root for root in roots if root in self._table.variables)
         if not variables:
             return super()._name(roots, node)
+        variables.sort(key=lambda root: self._table.variables[root].name == GENERATOR)
         name = self._table.variables[variables[0]].name
         return readable_name(without_suffix(name), without_suffix(variables[0]))
 
@@ -239,7 +250,7 @@ class RestoringWriter(Writer):
         names = {factor.name for factor in factors}
         saved = meta.object_graph_def
         made = {i for i, n in enumerate(saved.nodes) if n.variable.name in names}
-        keys = {self._substitution.key(i) for i, f in enumerate(factors) if f.variable is not None}
+        keys = {self._substitution.key(i) for i, f in enumerate(factors) if f.stored}
         stored_made = {
             i
             for i, node in enumerate(stored.nodes)

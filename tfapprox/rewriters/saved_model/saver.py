@@ -13,7 +13,7 @@ from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model.body import CALLS, Body, attribute, producer_of
 from tfapprox.rewriters.saved_model.files import strings_of
 
-_ASSIGNMENTS = ("AssignVariableOp", "Assign")
+ASSIGNMENTS = ("AssignVariableOp", "Assign")
 PASSING = ("Identity", "Cast", "Reshape")
 
 
@@ -126,7 +126,7 @@ def _assignments(body: Body, reference: str) -> list[node_def_pb2.NodeDef]:
         current = stack.pop()
         for consumer, index in body.consumers.get(current, ()):
             node = body.nodes[consumer]
-            if node.op in _ASSIGNMENTS and index == 1:
+            if node.op in ASSIGNMENTS and index == 1:
                 found.append(node)
             elif node.op in PASSING and index == 0:
                 stack.append(body.reference(node.name, node.op))

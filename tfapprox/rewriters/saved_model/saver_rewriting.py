@@ -8,6 +8,9 @@ import tensorflow as tf
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2, types_pb2
 
 from tfapprox.rewriters.saved_model.body import Body, FreshNames, producer_of
+from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
+from tfapprox.rewriters.saved_model.generation import emit_kernel
+from tfapprox.rewriters.saved_model.provenance_ops import EVALUATORS
 from tfapprox.rewriters.saved_model.saver import PASSING, SaverSide, tensor_lists
 
 
@@ -21,6 +24,25 @@ class NewTensor:
     shape: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class NewFold:
+    """A variable that restoring computes: a kernel from its codes and a slice generator.
+
+    Attributes:
+      handle: main-graph node.
+      codes, generator: checkpoint names, of tensors that are new too.
+      kernel_shape: [height, width, in, out].
+      dtype, shape: of the variable.
+    """
+
+    handle: str
+    codes: str
+    generator: str
+    kernel_shape: tuple[int, ...]
+    dtype: int
+    shape: tuple[int, ...]
+
+
 class SaverRewriter:
     """Makes one side of the saver forget some tensors and learn others.
 
@@ -30,23 +52,32 @@ class SaverRewriter:
       gone: names of nodes that are no longer needed.
     """
 
-    def __init__(self, side: SaverSide, removed: frozenset[str], added: Sequence[NewTensor]):
+    def __init__(
+        self,
+        side: SaverSide,
+        removed: frozenset[str],
+        added: Sequence[NewTensor],
+        folds: Sequence[NewFold] = (),
+    ):
         """Args:
         removed: keys (see `RestoredTensor.key`) to forget.
         added: tensors to learn.
+        folds: variables to compute, when restoring.
         """
-        self._side, self._removed, self._added = side, removed, added
+        self._side, self._removed, self._added, self._folds = side, removed, added, folds
+        self._new: list[NewTensor | NewFold] = [*added, *folds]
         self._body = side.body
         self.nodes = {name: side.body.nodes[name] for name in side.body.order if name in side.nodes}
         self.gone: set[str] = set()
         self._names = FreshNames(side.body.nodes)
-        self._handles = {tensor.name: self._handle(i) for i, tensor in enumerate(added)}
+        handles = [new.handle for new in self._new]
+        self._handles = {handle: self._handle(i, handle) for i, handle in enumerate(handles)}
         self._assignments: list[str] = []
 
-    def _handle(self, index: int) -> str:
+    def _handle(self, index: int, handle: str) -> str:
         """Returns the reference of an added variable's handle inside the body."""
         if self._side.call is None:
-            return self._added[index].handle
+            return handle
         name = f"tfapprox_handle_{index}"
         while name in self._body.arguments:
             name += "_"
@@ -120,7 +151,7 @@ class SaverRewriter:
             for name, _ in self._body.consumers.get(stack.pop(), ()):
                 node = self._body.nodes[name]
                 self.gone.add(name)
-                if node.op in PASSING:
+                if node.op in PASSING or node.op in EVALUATORS:
                     stack.append(self._body.reference(name, node.op))
 
     def _drop_chain(self, reference: str) -> None:
@@ -163,14 +194,26 @@ class SaverRewriter:
         node = node_def_pb2.NodeDef(name=name, op="RestoreV2", input=[prefix, *lists])
         node.attr["dtypes"].list.type.extend(t.dtype for t in self._added)
         self.nodes[name] = node
+        values = {}
         for index, tensor in enumerate(self._added):
-            assign = self._fresh(f"{name}_assign_{index}")
             value = self._body.reference(name, "RestoreV2", index)
-            self.nodes[assign] = node_def_pb2.NodeDef(
-                name=assign, op="AssignVariableOp", input=[self._handles[tensor.name], value]
-            )
-            self.nodes[assign].attr["dtype"].type = tensor.dtype
-            self._assignments.append(assign)
+            self._assign(f"{name}_assign_{index}", tensor.handle, value, tensor.dtype)
+            values[tensor.name] = Factor(value, tensor.dtype, tensor.shape)
+        for index, fold in enumerate(self._folds):
+            place = node_def_pb2.NodeDef(name=self._fresh(f"tfapprox_fold_{index}"))
+            emitter = Emitter(self._body, place, set(self.nodes))
+            codes, generator = values[fold.codes], values[fold.generator]
+            kernel = emit_kernel(emitter, codes, generator, fold.kernel_shape, fold.shape)
+            self.nodes.update({node.name: node for node in emitter.nodes})
+            self._assign(f"{place.name}/assign", fold.handle, kernel, fold.dtype)
+
+    def _assign(self, name: str, handle: str, value: str, dtype: int) -> None:
+        assign = self._fresh(name)
+        self.nodes[assign] = node_def_pb2.NodeDef(
+            name=assign, op="AssignVariableOp", input=[self._handles[handle], value]
+        )
+        self.nodes[assign].attr["dtype"].type = dtype
+        self._assignments.append(assign)
 
     def _learn_to_save(self, node: node_def_pb2.NodeDef) -> None:
         current = Body(function_pb2.FunctionDef(node_def=self.nodes.values()))
@@ -184,7 +227,7 @@ class SaverRewriter:
         for tensor in self._added:
             name = self._fresh("tfapprox_read")
             read = node_def_pb2.NodeDef(
-                name=name, op="ReadVariableOp", input=[self._handles[tensor.name]]
+                name=name, op="ReadVariableOp", input=[self._handles[tensor.handle]]
             )
             read.attr["dtype"].type = tensor.dtype
             self.nodes[name] = read
@@ -197,7 +240,7 @@ class SaverRewriter:
         return Body(graph_pb2.GraphDef(node=self.nodes.values()))
 
     def _finish(self) -> None:
-        for name in self.gone:
+        for name in self.gone | self._orphans():
             self.nodes.pop(name, None)
         for name, node in list(self.nodes.items()):
             if any(x.startswith("^") and x[1:] in self.gone for x in node.input):
@@ -205,6 +248,18 @@ class SaverRewriter:
                 inputs = [x for x in node.input if not (x.startswith("^") and x[1:] in self.gone)]
                 copy.ClearField("input")
                 copy.input.extend(inputs)
+
+    def _orphans(self) -> set[str]:
+        """Returns constants (shapes and the like) that only nodes which are gone read."""
+        inputs = {producer_of(x) for name in self.gone for x in self._body.nodes[name].input}
+        read = {
+            producer_of(x)
+            for name, node in self.nodes.items()
+            if name not in self.gone
+            for x in node.input
+        }
+        constants = {n for n in inputs & self.nodes.keys() if self.nodes[n].op == "Const"}
+        return constants - read
 
     def require_assignments(self, name: str) -> None:
         """Makes the node wait for all new assignments."""
@@ -230,12 +285,12 @@ class SaverRewriter:
         for new, i in enumerate(kept):
             if i in old.arg_attr:
                 made.arg_attr[new].CopyFrom(old.arg_attr[i])
-        for tensor in self._added:
+        for variable in self._new:
             argument = made.signature.input_arg.add(
-                name=self._handles[tensor.name], type=types_pb2.DT_RESOURCE
+                name=self._handles[variable.handle], type=types_pb2.DT_RESOURCE
             )
-            shape = tf.TensorShape(tensor.shape).as_proto()
-            argument.handle_data.add(dtype=tensor.dtype, shape=shape)
+            shape = tf.TensorShape(variable.shape).as_proto()
+            argument.handle_data.add(dtype=variable.dtype, shape=shape)
         made.node_def.extend(self.nodes.values())
         made.ret.update(old.ret)
         controls = {k: v for k, v in old.control_ret.items() if v in self.nodes}
@@ -244,7 +299,10 @@ class SaverRewriter:
         made.signature.ClearField("control_output")
         made.signature.control_output.extend(controls)
         inputs = [x for x in self._side.call.input if not x.startswith("^")]
-        return made, [*(inputs[i] for i in kept), *(t.handle for t in self._added)]
+        return made, [
+            *(inputs[i] for i in kept),
+            *(new.handle for new in self._new),
+        ]
 
     def _copy(self, name: str) -> node_def_pb2.NodeDef:
         """Returns the node as one that may be changed."""

@@ -14,6 +14,7 @@ from tfapprox.rewriters.inspection import KeptOperation
 from tfapprox.rewriters.saved_model.body import CALLS, FreshNames, producer_of
 from tfapprox.rewriters.saved_model.composing import is_composable
 from tfapprox.rewriters.saved_model.costs import kept_macs
+from tfapprox.rewriters.saved_model.generation import GENERATOR, codes_of
 from tfapprox.rewriters.saved_model.matching import (
     KEPT,
     LINEAR,
@@ -93,6 +94,8 @@ class SiteFinder:
         if (id(instance), name) in self._matched or (id(instance), name) in self.refused:
             return
         node = instance.body.nodes[name]
+        if instance.body.reference(name, node.op) in instance.values:
+            return  # a step on the way of a kernel, no product with activations
         values = instance.static_inputs.get(name, {})
         try:
             if node.op in KEPT:
@@ -144,6 +147,8 @@ class SiteFinder:
 
     def significant_roots(self, source: Static, size: int) -> frozenset[str]:
         """Returns the roots that hold a good part of a value of `size` entries."""
+        if codes_of(source) is not None:
+            return source.roots  # codes are small, and make the kernel what it is
         sizes = self._provenance.root_sizes
         return frozenset(r for r in source.roots if sizes[r] * _SIGNIFICANT_SHARE >= size)
 
@@ -172,7 +177,8 @@ class SiteFinder:
     def _name(self, roots: frozenset[str], node: str) -> str:
         variables = sorted(r for r in roots if r in self._table.variables)
         if variables:
-            largest = max(variables, key=lambda r: self._table.variables[r].size)
+            known = self._table.variables
+            largest = max(variables, key=lambda r: (known[r].name != GENERATOR, known[r].size))
             return readable_name(self._table.variables[largest].name, largest)
         scope, _, last = node.rpartition("/")
         return scope if scope and last.rstrip("_0123456789") in (*LINEAR, "convolution") else node

@@ -20,8 +20,9 @@ from tfapprox.rewriters.saved_model.body import Body, producer_of
 from tfapprox.rewriters.saved_model.duplicates import merge_duplicates
 from tfapprox.rewriters.saved_model.files import SavedModelFiles
 from tfapprox.rewriters.saved_model.finding import fetched_nodes, find_kernels
+from tfapprox.rewriters.saved_model.folded_variables import folded_values
 from tfapprox.rewriters.saved_model.layout import SignatureLayouts
-from tfapprox.rewriters.saved_model.provenance import Handle, Provenance, Value
+from tfapprox.rewriters.saved_model.provenance import Handle, Provenance, Static, Value
 from tfapprox.rewriters.saved_model.saver import find_side, restored_tensors
 from tfapprox.rewriters.saved_model.sites import KernelUses
 from tfapprox.rewriters.saved_model.tracing import Instance, Tracer
@@ -98,7 +99,8 @@ class SavedModelSource:
             elif side is not None:
                 savers = ("SaveV2", "RestoreV2", "Assign", "AssignVariableOp")
                 ignored |= {n for n in side.nodes if self.main.nodes[n].op in savers}
-        tracer = Tracer(self.main, self.functions, self.table, self.provenance, ignored)
+        folded = self._folded()
+        tracer = Tracer(self.main, self.functions, self.table, self.provenance, ignored, folded)
         graph = self.files.meta.object_graph_def
         bound = {
             name: [self._captured(tracer.main, node) for node in function.bound_inputs]
@@ -106,6 +108,15 @@ class SavedModelSource:
         }
         tracer.trace_entries(bound)
         return tracer
+
+    def _folded(self) -> dict[str, Static]:
+        """Returns the variables that restoring computes, with their values."""
+        if self.restoring is None:
+            return {}
+        sizes = {key: variable.size for key, variable in self.table.variables.items()}
+        values = folded_values(self.restoring, sizes, self.provenance)
+        keyed = {self.table.add_folded(self.main, h): value for h, value in values.items()}
+        return {key: value for key, value in keyed.items() if key is not None}
 
     def _captured(self, main: Instance, node: int) -> Value | None:
         if node in self.table.of_object:
@@ -150,7 +161,7 @@ class SavedModelSource:
         used = self._used_roots
         counts = [0, 0]
         for key, variable in self.table.variables.items():
-            if key in used:
+            if key in used and variable.stored:
                 counts[0] += variable.size
                 counts[1] += variable.size * dtypes.as_dtype(variable.dtype).size
         roots = {root: kernel for kernel in self.kernels for root in kernel.roots}
@@ -174,7 +185,8 @@ class SavedModelSource:
                 f"{len(self.duplicates)} variables are stored twice; the compressed model "
                 "keeps one copy"
             )
-        idle = [v for k, v in self.table.variables.items() if k not in self._used_roots]
+        variables = self.table.variables.items()
+        idle = [v for k, v in variables if v.stored and k not in self._used_roots]
         size = sum(v.size * dtypes.as_dtype(v.dtype).size for v in idle)
         if size > _REMARKABLE_BYTES:
             notes.append(

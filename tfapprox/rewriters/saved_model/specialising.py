@@ -31,9 +31,13 @@ class Specialiser:
         tracer: Tracer,
         replacements: Sequence[Replacement],
         factors: Sequence[FactorTensor],
+        beside: "Specialiser | None" = None,
     ):
+        """Args: beside: makes other versions for the same library, and keeps the names."""
         self.factors = factors
-        self.removed = frozenset().union(*(r.kernel.roots for r in replacements))
+        roots: frozenset[str] = frozenset().union(*(r.kernel.roots for r in replacements))
+        folded = {key for key, value in tracer.folded.items() if value.roots & roots}
+        self.removed = roots | folded
         self._tracer = tracer
         self._uses: dict[int, dict[str, tuple[Replacement, SiteUse]]] = defaultdict(dict)
         self._composed: dict[int, list[Replacement]] = defaultdict(list)
@@ -42,7 +46,10 @@ class Specialiser:
                 self._composed[identity].append(replacement)
             for use in replacement.kernel.uses:
                 self._uses[id(use.instance)][use.node] = (replacement, use)
-        self.functions = {name: body.proto for name, body in tracer.functions.items()}
+        library = {name: body.proto for name, body in tracer.functions.items()}
+        self.functions: dict[str, function_pb2.FunctionDef] = (
+            library if beside is None else beside.functions
+        )
         self._local = {
             (id(i), node): self._is_local(i, use)
             for i in tracer.instances
@@ -55,8 +62,9 @@ class Specialiser:
         self._versions: dict[tuple, Version] = {}
         self._contents: dict[bytes, str] = {}
         self._named: set[str] = set()
-        self._names = FreshNames(self.functions)
-        self._owners = self._choose_owners()
+        names: FreshNames | None = None if beside is None else beside._names
+        self._names: FreshNames = names or FreshNames(self.functions)
+        self._owners = self._choose_owners() if beside is None else {}
 
     def _survey(self, instance: Instance) -> None:
         needs: set[int] = set()

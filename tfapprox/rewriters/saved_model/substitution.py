@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from tfapprox.accounting.factorization import Factorization, Stage
+from tfapprox.decompositions.generated import GeneratedStage
 from tfapprox.errors import UserError
+from tfapprox.rewriters.saved_model.generation import GENERATOR
 from tfapprox.rewriters.saved_model.objects import slot_variables_of
 from tfapprox.rewriters.saved_model.replacements import FactorTensor, Replacement
 from tfapprox.rewriters.saved_model.sites import KernelUses
@@ -25,7 +27,8 @@ class Substitution:
       source: the opened model.
       replacements: kernels with what stands in for them.
       factors: all tensors that come.
-      specialiser: makes the functions' new versions.
+      specialiser: makes the functions' new versions, for Python.
+      served: makes those that the main graph calls; the same unless kernels are folded.
       removed: keys of the variables that give way to factors.
       forgotten: keys that the checkpoint no longer holds: the removed ones, second copies
         of others, and optimizers' moments of removed ones.
@@ -34,8 +37,14 @@ class Substitution:
     def __init__(self, source: SavedModelSource, replacements: Mapping[str, Factorization]):
         self.source = source
         self.factors: list[FactorTensor] = []
+        self._generators: dict[tuple[int, bool], int] = {}
+        self._sharers = Counter(root for kernel in source.kernels for root in kernel.roots)
         self.replacements = self._plan(replacements)
         self.specialiser = Specialiser(source.tracer, self.replacements, self.factors)
+        self.served = self.specialiser
+        if any(replacement.served for replacement in self.replacements):
+            served = [replacement.served or replacement for replacement in self.replacements]
+            self.served = Specialiser(source.tracer, served, self.factors, self.specialiser)
         variables = source.table.variables
         self.removed = {key for key in self.specialiser.removed if key in variables}
         self.forgotten = frozenset((*self.removed, *source.duplicates, *self._slot_keys()))
@@ -62,19 +71,55 @@ class Substitution:
         _check_fit(kernel, factorization)
         variables = sorted(
             (r for r in kernel.roots if r in self.source.table.variables),
-            key=lambda r: (-self.source.table.variables[r].size, r),
+            key=lambda r: (self._sharers[r], -self.source.table.variables[r].size, r),
         )
         base = self.source.table.variables[variables[0]].name if variables else kernel.name
-        indices = []
-        for number, stage in enumerate(factorization.stages):
-            flat = kernel.first.kind in ("dense", "einsum")
-            value = np.ascontiguousarray(stage.kernel[0, 0] if flat else stage.kernel)
-            indices.append(len(self.factors))
-            name = self.factor_name(base, number)
-            self.factors.append(
-                FactorTensor(kernel.name, name, value, variables[0] if variables else None)
+        variable = variables[0] if variables else None
+        flat = kernel.first.kind in ("dense", "einsum")
+        values = [
+            np.ascontiguousarray(stage.kernel[0, 0] if flat else stage.kernel)
+            for stage in factorization.stages
+        ]
+        if isinstance(factorization.stages[0], GeneratedStage):
+            return self._generated(kernel, factorization, values[0], base, variable)
+        indices = [
+            self._add(FactorTensor(kernel.name, self.factor_name(base, number), value, variable))
+            for number, value in enumerate(values)
+        ]
+        return Replacement(kernel, factorization, tuple(indices), kernel.first.kernel.shape)
+
+    def _generated(
+        self,
+        kernel: KernelUses,
+        factorization: Factorization,
+        value: np.ndarray,
+        base: str,
+        variable: str | None,
+    ) -> Replacement:
+        """Returns codes and generator, and for the main graph one kernel folded from them.
+
+        A constant kernel needs no folding: TensorFlow computes it once by itself.
+        """
+        (stage,) = factorization.stages
+        assert isinstance(stage, GeneratedStage)
+        name = self.factor_name(base, 0)
+        codes = self._add(FactorTensor(kernel.name, name, stage.codes, variable))
+        shared = (id(stage.generator), variable is None)
+        if shared not in self._generators:
+            self._generators[shared] = self._add(
+                FactorTensor(kernel.name, GENERATOR, stage.generator, variable)
             )
-        return Replacement(kernel, factorization, tuple(indices))
+        factors = (codes, self._generators[shared])
+        served = None
+        if variable is not None:
+            dense = Factorization((Stage(stage.kernel),))
+            whole = FactorTensor(kernel.name, f"{base}_generated", value, variable, factors)
+            served = Replacement(kernel, dense, (self._add(whole),), value.shape)
+        return Replacement(kernel, factorization, factors, value.shape, served)
+
+    def _add(self, factor: FactorTensor) -> int:
+        self.factors.append(factor)
+        return len(self.factors) - 1
 
     def factor_name(self, base: str, number: int) -> str:
         """Returns the name of a factor's variable; `base` is the replaced one's."""
@@ -102,7 +147,7 @@ class Substitution:
         """Returns removed variable -> factors that stand in for it."""
         found: dict[str, list[int]] = {key: [] for key in sorted(self.removed)}
         for index, factor in enumerate(self.factors):
-            if factor.variable is not None:
+            if factor.variable is not None and factor.stored:
                 found[factor.variable].append(index)
         return found
 

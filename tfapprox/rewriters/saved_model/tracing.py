@@ -75,6 +75,7 @@ class Tracer:
       main: instance of the main graph.
       entries: concrete function name -> instance with its captures bound.
       instances: all of them, callees before callers.
+      folded: variables that restoring computes -> their values.
     """
 
     def __init__(
@@ -84,9 +85,13 @@ class Tracer:
         table: VariableTable,
         provenance: Provenance,
         ignored: Iterable[str] = (),
+        folded: Mapping[str, Static] | None = None,
     ):
-        """Args: ignored: main-graph nodes that are not followed (saving and restoring)."""
-        self.functions, self.provenance = functions, provenance
+        """Args:
+        ignored: main-graph nodes that are not followed (saving and restoring).
+        folded: key of a variable that restoring computes -> its value.
+        """
+        self.functions, self.provenance, self.folded = functions, provenance, folded or {}
         self._table, self._ignored = table, frozenset(ignored)
         self._traced: dict[tuple, Instance | None] = {}
         self._depth = 0
@@ -189,14 +194,14 @@ class Tracer:
         if not instance.body.is_function and node.name in self._table.of_handle:
             key = self._table.of_handle[node.name]
             if node.op in REFERENCE_VARIABLES:
-                return [self.provenance.variable(key, self.variable(key).size)]
+                return [self._read(key)]
             return [Handle(key)]
         first = inputs[0] if inputs else None
         if first is None or any(value is None for value in inputs):
             return []
         if isinstance(first, Handle):
             if node.op == "ReadVariableOp":
-                return [self.provenance.variable(first.key, self.variable(first.key).size)]
+                return [self._read(first.key)]
             return [first] if node.op == "Identity" or _is_constant_enter(node) else []
         if _is_constant_enter(node):
             return [first]
@@ -207,6 +212,12 @@ class Tracer:
             self.provenance.operation(node, statics, index) for index in range(output_count(node))
         ]
         return [value for value in made if value is not None]
+
+    def _read(self, key: str) -> Static:
+        """Returns what reading a variable gives."""
+        if key in self.folded:
+            return self.folded[key]
+        return self.provenance.variable(key, self.variable(key).size)
 
     def _visit_call(self, instance: Instance, node: node_def_pb2.NodeDef) -> None:
         inputs = [instance.values.get(x) for x in instance.body.data_inputs(node)]

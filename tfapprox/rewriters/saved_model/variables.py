@@ -35,6 +35,7 @@ class Variable:
       trainable: None where the model doesn't say (TF1).
       objects: nodes of the object graph that stand for it.
       handles: nodes of the main graph that stand for it; the restored one first.
+      stored: False for one that restoring computes from others.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Variable:
     trainable: bool | None = None
     objects: list[int] = dataclasses.field(default_factory=list)
     handles: list[str] = dataclasses.field(default_factory=list)
+    stored: bool = True
 
     @property
     def size(self) -> int:
@@ -108,6 +110,18 @@ class VariableTable:
             if tensor.key not in self.variables:
                 self.variables[tensor.key] = _variable_of_node(tensor.key, node)
             self.variables[tensor.key].handles.append(tensor.handle)
+
+    def add_folded(self, main: Body, handle: str) -> str | None:
+        """Adds a variable that restoring computes; returns its key, None if it is stored."""
+        node = main.nodes.get(handle)
+        if node is None or node.op != "VarHandleOp" or handle in self.of_handle:
+            return None
+        variable = _variable_of_node(f"folded {handle}", node)
+        variable.stored = False
+        variable.handles.append(handle)
+        self.variables[variable.key] = variable
+        self.of_handle[handle] = variable.key
+        return variable.key
 
     def _add_aliases(self, meta: meta_graph_pb2.MetaGraphDef, main: Body) -> None:
         """Finds handles that stand for a stored variable only by their place in a call."""

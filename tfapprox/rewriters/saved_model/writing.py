@@ -121,7 +121,7 @@ class Writer:
             if name not in forgotten and name != OBJECT_GRAPH_KEY
         ]
         for index, factor in enumerate(substitution.factors):
-            if factor.variable is not None:
+            if factor.stored:
                 read = functools.partial(np.asarray, factor.value)
                 tensors.append((substitution.key(index), read))
         if stored is not None and OBJECT_GRAPH_KEY in self._files.tensor_shapes:
