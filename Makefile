@@ -2,7 +2,7 @@
 # make test   set up, then linters, types and the whole test suite
 # `make PYTHON=python3.12 ...` picks the interpreter of a new .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format build-files clean
+.PHONY: help setup demo test lint types pytest format build-files bench bench-quick peers clean
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
@@ -15,6 +15,9 @@ help:
 	@echo 'make demo          set up, then train, compress, verify and report a small model'
 	@echo 'make test          set up, then linters, types and the whole test suite'
 	@echo 'make lint types pytest   the parts of make test'
+	@echo 'make bench-quick   every benchmark on small cases, into build/benchmarks (minutes)'
+	@echo 'make bench         every benchmark, into docs/benchmarks (hours; goes on where it stopped)'
+	@echo 'make peers         the environment of the peers that benchmarks compare with'
 	@echo 'make format        format the code and sort the imports'
 	@echo 'make build-files   write the BUILD files anew'
 	@echo 'make clean         remove .venv and everything generated'
@@ -50,6 +53,15 @@ format: $(SETUP)
 
 build-files: $(SETUP)
 	$(BIN)/python -m tools.build_files
+
+bench: $(SETUP)
+	$(BIN)/python -m benchmarks.suite
+
+bench-quick: $(SETUP)
+	$(BIN)/python -m benchmarks.suite --quick --fresh
+
+peers: $(SETUP)
+	$(BIN)/python -m benchmarks.peers.environment
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis

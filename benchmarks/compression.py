@@ -1,13 +1,13 @@
-"""Time and peak memory of compressing a whole SavedModel, phase by phase.
+"""Time and peak memory of compressing whole SavedModels, phase by phase.
 
-A keras.applications model with random weights is exported, then compressed in a
-process of its own. Its resident memory is sampled all the while; TensorFlow's own
-share is what the process holds right after importing TensorFlow, running one
-operation and loading its C library. The rest is given in multiples of the model's
-parameter bytes. Verifying runs both models in TensorFlow; what that takes without
-any compression is measured in one more process, original against original.
+A keras.applications model with random weights is exported, then compressed in a process of
+its own. Its resident memory is sampled all the while; TensorFlow's own share is what the
+process holds right after importing TensorFlow, running one operation and loading its C
+library. The rest is given in multiples of the model's parameter bytes. Verifying runs both
+models in TensorFlow; what that takes without any compression is measured in one more
+process, original against original.
 
-  python -m benchmarks.compression --model ResNet50 --keep_macs 0.5 --json
+  python -m benchmarks.compression --models MobileNetV2,ResNet50,VGG16
 """
 
 import argparse
@@ -20,50 +20,61 @@ import threading
 import time
 from pathlib import Path
 
+from benchmarks.command import make_parser, run, say
+from benchmarks.record import Row
+
 _SAMPLING_SECONDS = 0.01
 
 
-def main() -> None:
-    """Exports and compresses the model that the flags name, and prints what it took."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def main() -> int:
+    """Measures what the command line asks for, or does one step of it."""
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--models", default="MobileNetV2,ResNet50,VGG16", help="in keras.applications"
     )
-    parser.add_argument("--model", default="ResNet50", help="name in keras.applications")
     parser.add_argument("--keep_macs", type=float, default=0.5, help="share of the MACs to keep")
-    parser.add_argument("--work_dir", help="keeps the exported model here for the next run")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--child", choices=list(_CHILDREN), help=argparse.SUPPRESS)
+    parser.add_argument("--work_dir", help="keeps the exported models here for the next run")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(_CHILDREN[args.child](Path(args.work_dir), args.model, args.keep_macs)))
-        return
+        job, name = args.child
+        print(json.dumps(_CHILDREN[job](Path(args.work_dir), name, args.keep_macs)))
+        return 0
+    return run(parser, "compression", measure)
+
+
+def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Returns a row for each model."""
+    rows = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(args.work_dir or scratch)
-        source = folder / args.model
-        if not source.exists():
-            _export(args.model, source)
-        result = _run_child("compress", folder, args) | _run_child("verify", folder, args)
-    if args.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print(*(f"{key}: {value}" for key, value in result.items()), sep="\n")
+        for name in ["MobileNetV2"] if args.quick else args.models.split(","):
+            say(f"compression: {name}")
+            jobs = ("export", "compress", "verify")
+            values = {}
+            for job in jobs:
+                values |= _run_child(job, name, folder, args.keep_macs)
+            rows.append(Row({"model": name}, {}, values))
+    return rows, []
 
 
-def _run_child(job: str, folder: Path, args: argparse.Namespace) -> dict:
-    command = [sys.executable, "-m", "benchmarks.compression", "--child", job]
-    command += ["--work_dir", str(folder), "--model", args.model]
-    command += ["--keep_macs", str(args.keep_macs)]
+def _run_child(job: str, name: str, folder: Path, keep_macs: float) -> dict:
+    command = [sys.executable, "-m", "benchmarks.compression", "--child", job, name]
+    command += ["--work_dir", str(folder), "--keep_macs", str(keep_macs)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
 
 
-def _export(name: str, target: Path) -> None:
-    from tensorflow import keras
+def _export(folder: Path, name: str, keep_macs: float) -> dict:
+    """Writes the model unless an earlier run did."""
+    target = folder / name
+    if not target.exists():
+        from tensorflow import keras
 
-    keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None)
-    model.export(str(target), verbose=False)
+        keras.utils.set_random_seed(0)
+        model = getattr(keras.applications, name)(weights=None)
+        model.export(str(target), verbose=False)
+    return {}
 
 
 def _compress(folder: Path, name: str, keep_macs: float) -> dict:
@@ -88,21 +99,17 @@ def _compress(folder: Path, name: str, keep_macs: float) -> dict:
             progress=lambda phase, done, total: watch.enter(phase),
         )
     model_bytes = 4 * report.before.params
+    over_model = {phase: (peak - watch.start) / model_bytes for phase, peak in watch.peaks.items()}
+    until_written = max(over_model[phase] for phase in over_model if phase != "verifying")
     return {
-        "model": name,
         "parameters": report.before.params,
-        "model_MiB": round(model_bytes / 2**20, 1),
-        "macs_kept": round(report.after.macs / report.before.macs, 4),
-        "disk_bytes_kept": round(report.after.disk_bytes / report.before.disk_bytes, 4),
-        "tensorflow_MiB": round(watch.start / 2**20, 1),
-        "peak_over_model": round((max(watch.peaks.values()) - watch.start) / model_bytes, 2),
-        "peak_over_model_by_phase": {
-            phase: round((peak - watch.start) / model_bytes, 2)
-            for phase, peak in watch.peaks.items()
-        },
-        "seconds": {phase: round(value, 2) for phase, value in report.seconds.items()},
-        "load": os.getloadavg()[0],
-        "tensorflow": tf.__version__,
+        "sites": len(report.plan.verdicts),
+        "bytes kept": report.after.disk_bytes / report.before.disk_bytes,
+        "planning, s": report.seconds["planning"],
+        "writing, s": report.seconds["writing"],
+        "all but verifying, s": sum(report.seconds.values()) - report.seconds["verifying"],
+        "peak until written, in models": until_written,
+        "peak in all, in models": max(over_model.values()),
     }
 
 
@@ -116,16 +123,12 @@ def _verify(folder: Path, name: str, keep_macs: float) -> dict:
     tf.linalg.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
     c_api.tensorflow_version()
     source = str(folder / name)
-    variables = sum(f.stat().st_size for f in Path(source, "variables").iterdir())
     with _MemoryWatch() as watch:
         verify_saved_model(source, source)
-    return {
-        "verifying_original_alone_MiB": round((max(watch.peaks.values()) - watch.start) / 2**20),
-        "original_variables_on_disk_MiB": round(variables / 2**20),
-    }
+    return {"verifying alone, MiB": round((max(watch.peaks.values()) - watch.start) / 2**20)}
 
 
-_CHILDREN = {"compress": _compress, "verify": _verify}
+_CHILDREN = {"export": _export, "compress": _compress, "verify": _verify}
 
 
 class _MemoryWatch:
@@ -161,4 +164,4 @@ def _resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

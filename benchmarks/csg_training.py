@@ -4,21 +4,23 @@ Training: one step of the plain and of the slice-generated network in turns, so 
 the same machine; SGD with momentum, random images. Serving: the plain network, the export
 with dense kernels and the one folded at load, in turns, run by TensorFlow's C++ loader.
 
-  python -m benchmarks.csg_training --networks=resnet56,densenet-bc-40-48 --batch_size=128
+  python -m benchmarks.csg_training --networks resnet56,densenet-bc-40-48 --batch_size 128
 """
 
-import json
-import os
+import argparse
+import contextlib
 import pathlib
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
 from tensorflow import keras
 
+from benchmarks.command import make_parser, run, say
+from benchmarks.record import Row
+from benchmarks.timing import time_in_turns
 from experiments.csg_methods import Network, find_network
 from experiments.export import export_saved_model
 from tfapprox.rewriters.export_slices import export_slices
@@ -27,26 +29,59 @@ from tfapprox.serving.cc_loader import CcSession
 
 _SHAPE = (32, 32, 3)
 
-_NETWORKS = flags.DEFINE_list("networks", ["resnet56", "densenet-bc-40-48"], "See cifar_csg.")
-_BATCH = flags.DEFINE_integer("batch_size", 128, "Examples in a training step.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Timed training steps of each network.")
-_SERVING_REPEATS = flags.DEFINE_integer("serving_repeats", 50, "Timed requests of 1 image each.")
-_THREADS = flags.DEFINE_integer("threads", 2, "Threads within an operation.")
+
+def main() -> int:
+    """Measures what the command line asks for."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--networks", default="resnet56,densenet-bc-40-48", help="see cifar_csg")
+    parser.add_argument("--batch_size", type=int, default=128, help="examples in a training step")
+    parser.add_argument("--rounds", type=int, default=5, help="timed training steps")
+    parser.add_argument("--requests", type=int, default=50, help="timed requests of one image")
+    return run(parser, "csg_training", measure)
 
 
-def measure(network: Network, batch_size: int, repeats: int, serving_repeats: int) -> dict:
-    """Returns seconds of training steps and of requests, by kind of model."""
+def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Returns a row for training and two for serving of each network."""
+    if args.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
+    rows = []
+    for name in ["resnet20"] if args.quick else args.networks.split(","):
+        say(f"csg_training: {name}")
+        batch = 16 if args.quick else args.batch_size
+        plain, generated = _models(find_network(name))
+        rows.append(_training(name, plain, generated, batch, 3 if args.quick else args.rounds))
+        rows += _serving(name, plain, generated, args.requests)
+    return rows, []
+
+
+def _models(network: Network) -> tuple[keras.Model, keras.Model]:
     plain = network.build(10, _SHAPE, "relu")
     rewrite = generate_slices(plain, network.slice_shape, network.code_size, network.generated)
-    models = {"plain": plain, "generated": rewrite.model}
+    return plain, rewrite.model
+
+
+def _training(
+    name: str, plain: keras.Model, generated: keras.Model, batch: int, rounds: int
+) -> Row:
     rng = np.random.default_rng(0)
-    images = tf.constant(rng.normal(size=(batch_size, *_SHAPE)), tf.float32)
-    labels = tf.constant(rng.integers(0, 10, batch_size))
-    steps = {name: _training_step(model, images, labels) for name, model in models.items()}
-    return {
-        "training": in_turns(steps, repeats),
-        "serving": _measure_serving(plain, rewrite.model, serving_repeats),
+    images = tf.constant(rng.normal(size=(batch, *_SHAPE)), tf.float32)
+    labels = tf.constant(rng.integers(0, 10, batch))
+    steps = {
+        kind: _training_step(model, images, labels)
+        for kind, model in (("plain", plain), ("generated", generated))
     }
+    return _row({"network": name, "what": f"training, batch {batch}"}, steps, "generated", rounds)
+
+
+def _row(case: dict, calls: Mapping[str, Callable], kind: str, rounds: int) -> Row:
+    timings = time_in_turns(calls, rounds, warm_up=2)
+    values = {
+        "plain, ms": 1e3 * float(np.median(timings.wall["plain"])),
+        "overhead by the clock, %": 100 * (1 / timings.speed_up("plain", kind).median - 1),
+        "overhead in CPU time, %": 100 * (1 / timings.cpu_speed_up("plain", kind) - 1),
+    }
+    return Row(case, {"plain over this": timings.speed_up("plain", kind)}, values)
 
 
 def _training_step(model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> Callable:
@@ -55,59 +90,22 @@ def _training_step(model: keras.Model, images: tf.Tensor, labels: tf.Tensor) -> 
     return lambda: model.train_on_batch(images, labels)
 
 
-def _measure_serving(plain: keras.Model, generated: keras.Model, repeats: int) -> dict:
+def _serving(name: str, plain: keras.Model, generated: keras.Model, requests: int) -> list[Row]:
     image = np.random.default_rng(1).normal(size=(1, *_SHAPE)).astype(np.float32)
-    with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        folder = pathlib.Path(scratch)
         export_saved_model(plain, folder / "plain", image)
         export_slices(generated, folder / "dense", "dense")
         export_slices(generated, folder / "folded", "folded")
-        sessions = {kind: CcSession(str(folder / kind)) for kind in ("plain", "dense", "folded")}
-        calls = {
-            kind: (lambda session=session: session.run({"inputs": image}))
-            for kind, session in sessions.items()
-        }
-        return in_turns(calls, repeats)
-
-
-def in_turns(calls: Mapping[str, Callable], repeats: int) -> dict[str, float]:
-    """Returns the median seconds of each call, and the median ratio to the first in its turn.
-
-    Seconds come by the clock and of this process's CPU, which other processes slow down
-    less. Two rounds of warm-up are not counted; `spread` is the interquartile range of the
-    ratios.
-    """
-    rounds = []
-    for _ in range(repeats + 2):
-        seconds = []
-        for call in calls.values():
-            start = time.perf_counter(), time.process_time()
-            call()
-            seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
-        rounds.append(seconds)
-    times = np.array(rounds[2:])
-    ratios = times / times[:, :1]
-    low, middle, high = np.percentile(ratios, [25, 50, 75], axis=0)
-    result = {}
-    for index, name in enumerate(calls):
-        for kind, label in enumerate(("clock", "cpu")):
-            result[f"{name}_{label}_seconds"] = float(np.median(times[:, index, kind]))
-            result[f"{name}_{label}_ratio"] = float(middle[index, kind])
-            result[f"{name}_{label}_spread"] = float(high[index, kind] - low[index, kind])
-    return result
-
-
-def main(argv: list[str]) -> None:
-    """Measures the networks asked for and prints JSON."""
-    del argv
-    tf.config.threading.set_intra_op_parallelism_threads(_THREADS.value)
-    results: dict = {"threads": _THREADS.value, "load": os.getloadavg()[0]}
-    for name in _NETWORKS.value:
-        results[name] = measure(
-            find_network(name), _BATCH.value, _REPEATS.value, _SERVING_REPEATS.value
-        )
-    print(json.dumps(results, indent=1))
+        calls = {}
+        for kind in ("plain", "dense", "folded"):
+            session = stack.enter_context(CcSession(str(folder / kind)))
+            calls[kind] = lambda session=session: session.run({"inputs": image})
+        return [
+            _row({"network": name, "what": f"serving, {kind} kernels"}, calls, kind, requests)
+            for kind in ("dense", "folded")
+        ]
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

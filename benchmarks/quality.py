@@ -108,14 +108,14 @@ def _measure_subject(
     shapes = {key: value.shape for key, value in subject.inputs.items()}
     opened = open_saved_model(str(subject.path), example_shapes=shapes)
     inspection, spectra = opened.inspection, SpectrumCache()
+    fixed = inspection.macs - sum(site.cost.macs for site in inspection.sites)
     for keep in keeps:
         budget = int(keep * inspection.macs)
-        fixed = inspection.macs - sum(site.cost.macs for site in inspection.sites)
 
         def ours(settings: dict, keep: float = keep) -> dict:
             config = CompressionConfig(Budget("macs", keep=keep), **settings)
             plan = make_plan(inspection, config, spectra)
-            return factorize_plan(inspection, plan, spectra)
+            return factorize_plan(inspection, plan, spectra)[1]
 
         ways: dict[str, Callable[[], dict]] = {
             name: lambda settings=settings: ours(settings) for name, settings in OURS.items()

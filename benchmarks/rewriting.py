@@ -7,23 +7,25 @@ result exceeds it too) and with all of them, and runs the results in both loader
 are products of thin factors, so that what the result must compute is known without the
 original. Every step runs in a process of its own, of which the peak of memory is told.
 
-  python benchmarks/rewriting.py --workloads growing large --json
+  python -m benchmarks.rewriting --workloads growing,large
 """
 
 import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.command import make_parser, run, say
+from benchmarks.record import Row
 from tfapprox.accounting.factorization import Factorization, Stage
 
 NODES = (1000, 3000, 10000)
@@ -31,60 +33,73 @@ _WIDTH, _RANK = 16, 2
 _LARGE_WIDTH, _LARGE_LAYERS = 10500, 6
 
 
-def main() -> None:
-    """Runs the workloads asked for and prints what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workloads", nargs="+", choices=list(_RUNS), default=list(_RUNS))
+def main() -> int:
+    """Measures what the command line asks for, or does one step of it."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--workloads", default=",".join(_RUNS), help="comma-separated")
     parser.add_argument("--folder", help="where to write models (default: a temporary one)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
         name, *settings = args.step
         print(json.dumps(_STEPS[name](*settings)))
-        return
-    results: dict[str, Any] = {"load": os.getloadavg()[0]}
+        return 0
+    return run(parser, "rewriting", measure)
+
+
+def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Returns the rows of the workloads asked for."""
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="tfapprox-rewriting-", dir=args.folder) as folder:
-        for name in args.workloads:
-            results[name] = _RUNS[name](folder)
-            if not args.json:
-                print(f"{name}:", *(f"{k}: {v}" for k, v in results[name].items()), sep="\n  ")
-    if args.json:
-        print(json.dumps(results, indent=1))
+        for name in ["growing"] if args.quick else args.workloads.split(","):
+            say(f"rewriting: {name}")
+            rows += _RUNS[name](folder, args.quick)
+    return rows, []
 
 
-def run_growing(folder: str) -> dict:
-    """Returns nodes of the graph -> processor time and memory of opening and writing it."""
-    results = {}
-    for nodes in NODES:
+def run_growing(folder: str, quick: bool) -> list[Row]:
+    """Returns processor time and memory of opening and writing larger and larger graphs."""
+    rows = []
+    for nodes in NODES[:2] if quick else NODES:
         source = str(Path(folder, f"growing_{nodes}"))
         built = _run_step("build", source, _WIDTH, _RANK, nodes // 9)
         step = _run_step("rewrite", source, source + "_out", _WIDTH, _RANK, nodes // 9, "all")
-        results[built["nodes"]] = step | {
-            f"{phase}_processor_ms_per_node": round(1e3 * step[f"{phase}_s"] / built["nodes"], 3)
+        per_node = {
+            f"{phase}, CPU ms a node": 1e3 * step[f"{phase}_s"] / built["nodes"]
             for phase in ("open", "write")
         }
-    return results
+        memory = {"peak above TensorFlow, MB": step["peak_mb_above_tensorflow"]}
+        rows.append(Row({"model": f"{built['nodes']} nodes"}, {}, per_node | memory))
+    return rows
 
 
-def run_large(folder: str) -> dict:
+def run_large(folder: str, quick: bool) -> list[Row]:
     """Returns memory and agreement for weights above 2 GB."""
     source, model = str(Path(folder, "large")), (_LARGE_WIDTH, _RANK, _LARGE_LAYERS)
-    results: dict[str, Any] = {"build": _run_step("build", source, *model)}
+    built = _run_step("build", source, *model)
+    rows = []
     for chosen in ("one", "all"):
         target = f"{source}_{chosen}"
-        results[f"rewrite_{chosen}"] = _run_step("rewrite", source, target, *model, chosen)
+        step = _run_step("rewrite", source, target, *model, chosen)
+        values = {
+            "model, MB": built["disk_mb"],
+            "result, MB": step["disk_mb"],
+            "peak above TensorFlow, MB": step["peak_mb_above_tensorflow"],
+            "peak in models": step["peak_mb_above_tensorflow"] / built["disk_mb"],
+        }
         for loader in ("python", "cxx"):
-            results[f"run_{chosen}_{loader}"] = _run_step("run", target, *model, loader)
-        subprocess.run(["rm", "-r", target], check=True)
-    return results
+            found = _run_step("run", target, *model, loader)
+            values[f"error, {loader}"] = found["relative_error"]
+        rows.append(Row({"model": f"large, {chosen} of {_LARGE_LAYERS} kernels"}, {}, values))
+        shutil.rmtree(target)
+    return rows
 
 
-_RUNS: dict[str, Callable[[str], dict]] = {"growing": run_growing, "large": run_large}
+_RUNS: dict[str, Callable[[str, bool], list[Row]]] = {"growing": run_growing, "large": run_large}
 
 
 def _run_step(*step: object) -> dict:
-    command = [sys.executable, __file__, "--step", *map(str, step)]
+    command = [sys.executable, "-m", "benchmarks.rewriting", "--step", *map(str, step)]
     quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, env=quiet, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -154,7 +169,7 @@ def rewrite(source: str, target: str, *model: str) -> dict:
     }
 
 
-def run(path: str, *model: str) -> dict:
+def run_result(path: str, *model: str) -> dict:
     """Runs a result in one loader and compares it with the factors' own product."""
     *model, loader = model  # type: ignore[assignment]
     x = np.random.default_rng(1).standard_normal((2, int(model[0])), np.float32)
@@ -174,7 +189,7 @@ def run(path: str, *model: str) -> dict:
     return {"relative_error": error, "peak_mb": _peak_megabytes()}
 
 
-_STEPS: dict[str, Callable[..., dict]] = {"build": build, "rewrite": rewrite, "run": run}
+_STEPS: dict[str, Callable[..., dict]] = {"build": build, "rewrite": rewrite, "run": run_result}
 
 
 def _megabytes(path: str) -> int:
@@ -186,4 +201,4 @@ def _peak_megabytes() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -6,25 +6,28 @@ over the C++ loader that TF Serving uses, without its batching. Clients in this 
 and then to the other, in rounds of alternating order, so that whatever else the machine
 does meets both alike. Requests and seconds are bounded.
 
-  python -m benchmarks.serving_load --original model --compressed small --json
+  python -m benchmarks.serving_load --original model --compressed small
 """
 
 import argparse
 import contextlib
 import dataclasses
-import json
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent import futures
+from pathlib import Path
 
 import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+from benchmarks.command import make_parser, run, say
+from benchmarks.record import Row, Spread, Value
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.serving.inputs import generate_inputs, read_inputs, take_batch
 from tfapprox.serving.signature import default_signature, read_signatures
@@ -136,32 +139,26 @@ def drive(address: str, request: bytes, clients: int, load: Load) -> tuple[np.nd
         return np.array(seconds), time.perf_counter() - start
 
 
-def measure(addresses: Sequence[str], request: bytes, load: Load) -> list[dict]:
-    """Returns a row for each number of clients and model; `addresses` are the original's
-    and the compressed model's."""
+def measure(addresses: Sequence[str], request: bytes, load: Load) -> list[Row]:
+    """Returns a row for each number of clients; the original's address comes first."""
     rows = []
     for clients in load.clients:
+        say(f"serving_load: {clients} clients")
         times: list[list[np.ndarray]] = [[], []]
-        elapsed = [0.0, 0.0]
+        throughput = np.zeros((load.rounds, 2))
         for number in range(load.rounds):
             for model in (0, 1) if number % 2 == 0 else (1, 0):
                 seconds, whole = drive(addresses[model], request, clients, load)
                 times[model].append(seconds)
-                elapsed[model] += whole
+                throughput[number, model] = len(seconds) / whole
+        values: dict[str, Value] = {}
         for model, name in enumerate(_MODELS):
-            seconds = np.concatenate(times[model])
-            p50, p95, p99 = np.percentile(seconds * 1e3, [50, 95, 99])
-            rows.append(
-                {
-                    "clients": clients,
-                    "model": name,
-                    "requests": len(seconds),
-                    "requests_per_second": len(seconds) / elapsed[model],
-                    "p50_ms": p50,
-                    "p95_ms": p95,
-                    "p99_ms": p99,
-                }
-            )
+            values[f"{name}, requests/s"] = float(np.median(throughput[:, model]))
+            for percent in (50, 95, 99):
+                milliseconds = 1e3 * np.percentile(np.concatenate(times[model]), percent)
+                values[f"{name}, p{percent} ms"] = float(milliseconds)
+        ratio = Spread.of(throughput[:, 1] / throughput[:, 0])
+        rows.append(Row({"clients": clients}, {"throughput over the original's": ratio}, values))
     return rows
 
 
@@ -181,12 +178,10 @@ def make_request(path: str, inputs: str | None, batch_size: int) -> bytes:
     return request.SerializeToString()
 
 
-def main() -> None:
+def main() -> int:
     """Measures the models that the flags name, or serves one until standard input ends."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--original", help="SavedModel directory")
+    parser = make_parser(__doc__)
+    parser.add_argument("--original", help="SavedModel directory (default: a demo is trained)")
     parser.add_argument("--compressed", help="SavedModel directory")
     parser.add_argument("--inputs", help=".npz of the default signature (default: made up)")
     parser.add_argument("--batch_size", type=int, default=1, help="examples in a request")
@@ -194,35 +189,48 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=Load.rounds)
     parser.add_argument("--requests", type=int, default=Load.requests, help="in a round")
     parser.add_argument("--seconds", type=float, default=Load.seconds, help="of a round, at most")
-    parser.add_argument("--threads", type=int, help="of TensorFlow in each server")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         with served(args.serve, args.threads) as address:
             print(address, flush=True)
             sys.stdin.read()
-        return
-    if not args.original or not args.compressed:
-        parser.error("give --original and --compressed")
-    clients = tuple(int(n) for n in args.clients.split(","))
-    load = Load(clients, args.rounds, args.requests, args.seconds)
-    request = make_request(args.original, args.inputs, args.batch_size)
-    with (
-        served_apart(args.original, args.threads) as original,
-        served_apart(args.compressed, args.threads) as compressed,
-    ):
-        rows = measure((original, compressed), request, load)
-    if args.json:
-        settings = {**vars(args), **dataclasses.asdict(load)}
-        print(json.dumps({"settings": settings, "rows": rows}, indent=1))
-        return
-    columns = ("requests_per_second", "p50_ms", "p95_ms", "p99_ms")
-    print(f"{'clients':>7}  {'model':<10}" + "".join(f"{c:>22}" for c in columns))
-    for row in rows:
-        numbers = "".join(f"{row[c]:>22.2f}" for c in columns)
-        print(f"{row['clients']:>7}  {row['model']:<10}{numbers}")
+        return 0
+    if bool(args.original) != bool(args.compressed):
+        parser.error("give both --original and --compressed, or neither")
+    return run(parser, "serving_load", measure_load)
+
+
+def measure_load(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """Returns a row for each number of clients."""
+    clients = (1, 4) if args.quick else tuple(int(n) for n in args.clients.split(","))
+    rounds, requests = (2, 50) if args.quick else (args.rounds, args.requests)
+    load = Load(clients, rounds, requests, args.seconds)
+    with contextlib.ExitStack() as stack:
+        models = (args.original, args.compressed)
+        if not args.original:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            models = _make_models(folder, args.quick)
+        request = make_request(models[0], args.inputs, args.batch_size)
+        addresses = [stack.enter_context(served_apart(model, args.threads)) for model in models]
+        return measure(addresses, request, load), []
+
+
+def _make_models(folder: Path, quick: bool) -> tuple[str, str]:
+    """Returns a VGG-like network and what is left of it at half of its MACs."""
+    from benchmarks.networks import QUICK, Sizes, export_network
+    from tfapprox.compression import compress_saved_model
+    from tfapprox.config import CompressionConfig
+    from tfapprox.selection.problem import Budget
+
+    sizes = QUICK if quick else Sizes(image=96)
+    original, compressed = folder / "original", folder / "compressed"
+    export_network("VGG16", sizes, original)
+    compress_saved_model(
+        original, compressed, CompressionConfig(Budget("macs", keep=0.5)), batch_sizes=()
+    )
+    return str(original), str(compressed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
