@@ -149,13 +149,13 @@ def _resnet(generated: bool) -> Callable[[bool], tuple[Any, np.ndarray]]:
         from experiments.csg_methods import find_network
         from tfapprox.rewriters.generate_slices import generate_slices
 
-        network = find_network("resnet20")
+        network = find_network("resnet56")
         model = network.build(10, (32, 32, 3), "relu")
         if generated:
             model = generate_slices(
                 model, network.slice_shape, network.code_size, network.generated
             ).model
-        size = (8 if quick else 32, 32, 32, 3)
+        size = (4 if quick else 32, 32, 32, 3)
         return model, np.random.default_rng(0).normal(size=size).astype(np.float32)
 
     return build
@@ -165,12 +165,12 @@ CASES: dict[str, Callable[[bool], tuple[Any, np.ndarray]]] = {
     "perceptron, exact": _perceptron(1.0),
     "perceptron, half of the rows": _perceptron(0.5),
     "perceptron, a tenth of the rows": _perceptron(0.1),
-    "ResNet-20, plain": _resnet(False),
-    "ResNet-20, slice-generated": _resnet(True),
+    "ResNet-56, plain": _resnet(False),
+    "ResNet-56, slice-generated": _resnet(True),
 }
 
 _EXACT = {
-    case: "perceptron, exact" if case.startswith("perceptron") else "ResNet-20, plain"
+    case: "perceptron, exact" if case.startswith("perceptron") else "ResNet-56, plain"
     for case in CASES
 }
 
