@@ -24,18 +24,24 @@ from tfapprox.training.compress_retrain import (
 from tfapprox.training.trade_off import TradeOff, largest_compression, markdown, plot
 
 _ALL_SLICES = (1, 2, 3, 4, 8)
+_ABOUT_THREE = (2, 3, 4)  # k = 3 as published, and the nearest where it divides no channels
 
-# Selector, decompositions, and what the candidates are: schemes and channel slices.
+# Selector, decompositions or pruning, and what the candidates are: schemes and channel slices.
 METHODS: dict[str, tuple[str, tuple[str, ...], CandidateOptions]] = {
     "alds": ("alds", ("svd",), CandidateOptions((0,), _ALL_SLICES, 1)),
     "alds+": ("alds", ("svd", "tucker2"), CandidateOptions((0, 1, 2, 3), _ALL_SLICES, 1)),
     "alds_alternating": ("alds_alternating", ("svd",), CandidateOptions((0,), _ALL_SLICES, 1)),
-    "alds_error": ("alds_error", ("svd",), CandidateOptions((0,), (3,), 1)),
-    "alds_simple": ("alds_simple", ("svd",), CandidateOptions((0,), (3,), 1)),
+    "alds_error": ("alds_error", ("svd",), CandidateOptions((0,), _ABOUT_THREE, 1)),
+    "alds_simple": ("alds_simple", ("svd",), CandidateOptions((0,), _ABOUT_THREE, 1)),
     "svd_error": ("svd_error", ("svd",), CandidateOptions((0,), (1,), 1)),
     "svd": ("uniform", ("svd",), CandidateOptions((0,), (1,), 1)),
     "svd_energy": ("energy", ("svd",), CandidateOptions((0,), (1,), 1)),
     "l_rank": ("lrank", ("svd",), CandidateOptions((0,), (1,), 1)),
+    "pca": ("pca", ("svd",), CandidateOptions((0,), (1,), 1)),
+    # Stored, and counted, as what it runs as: a dense stage with zeros for other blocks.
+    "messi": ("alds_simple", ("messi",), CandidateOptions((0,), _ABOUT_THREE, 1)),
+    "ft": ("uniform", ("ft",), CandidateOptions()),
+    "pfp": ("alds", ("pfp",), CandidateOptions()),
 }
 
 

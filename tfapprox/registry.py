@@ -21,6 +21,7 @@ from tfapprox.selection.fixed_slices import FixedSlicesSelector
 from tfapprox.selection.greedy import select_greedy
 from tfapprox.selection.latency import select_latency
 from tfapprox.selection.lrank import select_lrank
+from tfapprox.selection.pca import select_pca
 from tfapprox.selection.problem import Selector
 from tfapprox.selection.uniform import select_uniform
 
@@ -45,6 +46,7 @@ SELECTORS: dict[str, Selector] = {
     "greedy": select_greedy,
     "latency": select_latency,
     "lrank": select_lrank,
+    "pca": select_pca,
     "svd_error": FixedSlicesSelector("svd_error", 1, select_alds),
     "uniform": select_uniform,
 }
@@ -60,6 +62,7 @@ SELECTOR_METRIC = {
     "greedy": "frobenius",
     "latency": "frobenius",
     "lrank": "frobenius",
+    "pca": "frobenius",
     "svd_error": "operator",
     "uniform": "operator",
 }

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
-from tfapprox.compression.pruned_model import prune, pruning_of
 from tfapprox.compression.scoring import make_score, score_both
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.config import CompressionConfig
@@ -47,6 +46,7 @@ def compress_model(
     """
     from tfapprox.rewriters.keras_inspection import inspect_keras_model
     from tfapprox.rewriters.keras_model import rewrite_keras_model
+    from tfapprox.rewriters.keras_pruning import prune, pruning_of
     from tfapprox.rewriters.verify_keras import verify_keras_model
 
     clock = Clock()

@@ -1,11 +1,10 @@
 """L-Rank: squared errors and cost traded at one price for all sites."""
 
-import itertools
-
 import numpy as np
 
 from tfapprox.selection.error_bound import select_error_bound
-from tfapprox.selection.frontier import Frontier, dense_reason, feasible_frontiers
+from tfapprox.selection.frontier import Frontier
+from tfapprox.selection.hulls import select_on_hulls
 from tfapprox.selection.problem import Problem, Selection
 
 
@@ -15,10 +14,7 @@ def select_lrank(problem: Problem) -> Selection:
       lambda C(row) + ||W - W_hat||^2,
 
     with the absolute error (the sum of the discarded squared singular values, in the
-    Frobenius metric) and the cost C that the budget limits. Every site moves down the
-    lower convex hull of its (cost, squared error) points as lambda grows; lambda is
-    raised step by step over all hulls together, until the budget is met. So the
-    objective, the sum of squared errors, is the least of all selections of that cost.
+    Frobenius metric) and the cost C that the budget limits; see `select_on_hulls`.
 
     With a bound on the error instead of a keep ratio, see `select_error_bound`.
 
@@ -32,56 +28,8 @@ def select_lrank(problem: Problem) -> Selection:
     """
     if problem.budget.max_error is not None:
         return select_error_bound(problem)
-    frontiers = feasible_frontiers(problem)
-    steps = []
-    for place, frontier in enumerate(frontiers):
-        cost, loss = _points(frontier)
-        hull = _lower_hull(cost, loss)
-        for here, there in itertools.pairwise(hull):
-            price = (loss[there] - loss[here]) / (cost[here] - cost[there])
-            steps.append((price, frontier.table.site, there, place, cost[here] - cost[there]))
-    taken = [0] * len(frontiers)
-    excess = sum(f.dense for f in frontiers) - problem.limit
-    for _, _, there, place, saved in sorted(steps):
-        if excess <= 0:
-            break
-        taken[place] = there
-        excess -= saved
-    return _selection(problem, frontiers, taken)
+    return select_on_hulls(problem, _squared_error)
 
 
-def _points(frontier: Frontier) -> tuple[np.ndarray, np.ndarray]:
-    """Returns costs, falling, and squared absolute errors, rising; dense is the first."""
-    cost = np.append(frontier.dense, frontier.cost).astype(np.float64)
-    return cost, np.append(0.0, np.square(frontier.error * frontier.table.norm))
-
-
-def _lower_hull(cost: np.ndarray, loss: np.ndarray) -> list[int]:
-    """Returns the indices of the lower convex hull's corners, by falling cost."""
-    hull: list[int] = []
-    for point in range(len(cost)):
-        while len(hull) > 1 and _is_above(cost, loss, hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
-    return hull
-
-
-def _is_above(cost: np.ndarray, loss: np.ndarray, first: int, middle: int, last: int) -> bool:
-    """Says whether `middle` lies on or above the line from `first` to `last`."""
-    rise = (loss[middle] - loss[first]) * (cost[first] - cost[last])
-    return bool(rise >= (loss[last] - loss[first]) * (cost[first] - cost[middle]))
-
-
-def _selection(problem: Problem, frontiers: list[Frontier], taken: list[int]) -> Selection:
-    rows = {
-        f.table.site: int(f.rows[index - 1]) if index else None
-        for f, index in zip(frontiers, taken, strict=True)
-    }
-    reason = "the budget is met at a price below what this site's first candidate loses"
-    reasons = {
-        f.table.site: dense_reason(f, problem.budget.kind, reason)
-        for f in frontiers
-        if rows[f.table.site] is None
-    }
-    losses = [_points(f)[1][index] for f, index in zip(frontiers, taken, strict=True)]
-    return Selection(rows, reasons, float(sum(losses)))
+def _squared_error(frontier: Frontier) -> np.ndarray:
+    return np.square(frontier.error * frontier.table.norm)

@@ -13,6 +13,7 @@ from tfapprox.planning import factorize_plan, make_plan
 from tfapprox.rewriters.keras_graph import check_graph_model
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.keras_model import rewrite_keras_model
+from tfapprox.rewriters.keras_pruning import prune
 from tfapprox.rewriters.keras_restore import chains_of, restore_keras_model
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.training.optimizer_state import carry_optimizer_state
@@ -61,6 +62,28 @@ def decompose_model(model: Any, plan: Plan) -> Any:
     return _switched(model, rewritten, factorizations)
 
 
+def prune_model(
+    model: Any, config: CompressionConfig, plan: Plan | None, inputs: Any
+) -> tuple[Any, Plan]:
+    """Returns the model without some of its channels, compiled, and the plan for it.
+
+    The optimizer starts anew: hardly a variable keeps its shape.
+
+    Args:
+      model: compiled; it stays as it is.
+      config: names a pruning method.
+      plan: follow this one instead of making one.
+      inputs: examples to judge channels by.
+
+    Raises:
+      UserError: not a compiled Keras 3 graph model, or see `rewriters.keras_pruning`.
+    """
+    check_trainable(model)
+    plan, pruned, _ = prune(model, inspect_keras_model(model), config, plan, inputs)
+    _compile_like(model, pruned)
+    return pruned, plan
+
+
 def reconstruct_model(model: Any) -> Any:
     """Returns the model with factors composed back into dense kernels, compiled.
 
@@ -77,6 +100,12 @@ def reconstruct_model(model: Any) -> Any:
 def _switched(
     model: Any, new_model: Any, replaced: Collection[str] | dict[str, Factorization]
 ) -> Any:
+    _compile_like(model, new_model)
+    carry_optimizer_state(model, new_model, replaced)
+    return new_model
+
+
+def _compile_like(model: Any, new_model: Any) -> None:
     try:
         new_model.compile_from_config(model.get_compile_config())
     except (TypeError, ValueError) as error:
@@ -85,8 +114,6 @@ def _switched(
             f"{' '.join(str(error).split())[:200]}; decorate your own functions and classes with "
             "keras.saving.register_keras_serializable()"
         ) from error
-    carry_optimizer_state(model, new_model, replaced)
-    return new_model
 
 
 def describe(plan: Plan) -> list[str]:

@@ -13,6 +13,9 @@ from tfapprox.pruning.channels import ChannelLayer, ChannelMap, Unit
 from tfapprox.pruning.levels import highest_survivors, smallest_level, survivors
 from tfapprox.pruning.methods import PRUNINGS, Evidence
 from tfapprox.rewriters.inspection import Inspection
+from tfapprox.rewriters.keras_channels import trace_channels
+from tfapprox.rewriters.keras_cut import cut_keras_model
+from tfapprox.rewriters.keras_rows import input_rows
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.problem import Configuration
 
@@ -142,9 +145,6 @@ def judge_channels(
     Raises:
       UserError: nothing can be pruned, or data are missing.
     """
-    from tfapprox.rewriters.keras_channels import trace_channels
-    from tfapprox.rewriters.keras_rows import input_rows
-
     channels = trace_channels(model, inspection, config.admits)
     pruning = PRUNINGS[method]
     if not channels.units:
@@ -175,8 +175,6 @@ def prune(
     Raises:
       UserError: see `judge_channels` and `PruningJob`; or nothing is to be removed.
     """
-    from tfapprox.rewriters.keras_cut import cut_keras_model
-
     method = (plan and pruning_of(plan)) or config.pruning
     assert method is not None, "neither the plan nor the config prunes"
     job = judge_channels(model, inspection, config, method, inputs)
