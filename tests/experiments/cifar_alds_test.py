@@ -2,14 +2,18 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from experiments import cifar_alds
 from experiments.alds_training import METHODS, run_experiment
+from experiments.image_training import training_process
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
+from tfapprox.training.compress_retrain import load_model
 
 TINY = (
     "--dataset=digits",
@@ -46,6 +50,44 @@ def test_methods_share_the_dense_training_and_leave_results(tmp_path):
     assert logits.shape == (1, 10)
 
 
+@pytest.mark.parametrize("mode", ["compress_only", "iterative"])
+def test_every_baseline_reaches_the_ratio(mode, tmp_path):
+    methods = ["pca", "messi", "alds_simple", "ft", "pfp"] if mode == "compress_only" else ["pfp"]
+    experiment = parse(
+        f"--model_dir={tmp_path}",
+        *TINY[:-2],
+        f"--methods={','.join(methods)}",
+        f"--mode={mode}",
+        "--image_size=16",
+        "--drop=1",
+    )
+    rows = run_experiment(experiment)
+    assert [row.method for row in rows] == ["dense", *methods]
+    assert all(row.params_ratio <= 0.5 for row in rows[1:])
+
+
+def test_strategy_and_precision_hold_for_what_compressing_makes(tmp_path):
+    experiment = parse(
+        f"--model_dir={tmp_path}",
+        *TINY[:-2],
+        "--methods=svd",
+        "--mode=one_shot",
+        "--distribution_strategy=mirrored",
+        "--mixed_precision=mixed_bfloat16",
+        "--image_size=16",
+        "--drop=1",
+    )
+    config = experiment.training.config
+    with training_process(config):
+        (dense, small) = run_experiment(experiment)
+        model = load_model(tmp_path / "0", small, "one_shot")
+        assert isinstance(model.distribute_strategy, tf.distribute.MirroredStrategy)
+    assert small.params < dense.params
+    policies = {layer.dtype_policy.name for layer in model.layers}
+    assert policies == {"mixed_bfloat16"}
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+
+
 def test_hyper_parameters_of_the_paper_are_the_defaults():
     training = parse("--model_dir=x", "--network=densenet22").training
     assert (training.config.epochs, training.config.batch_size, training.nesterov) == (
@@ -71,6 +113,7 @@ def test_every_method_has_settings(method):
         ((), "model_dir"),
         (("--model_dir=x", "--methods=magic"), "--methods"),
         (("--model_dir=x", "--keeps=half"), "--keeps"),
+        (("--model_dir=x", "--image_size=24"), "--image_size"),
         (("--model_dir=x", "--epochs=2", "--retrain_epochs=3"), "retrain_epochs"),
     ],
 )

@@ -1,5 +1,6 @@
 """The pipeline at a tiny size: ratios kept, the schedule rewound, nothing lost by a kill."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -166,3 +167,16 @@ def test_a_model_without_accuracy_is_refused(tmp_path):
     model.compile("sgd", model.loss)
     with pytest.raises(UserError, match="accuracy"):
         compress_retrain(model, DATA, config(), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["ft", "pfp"])
+@pytest.mark.parametrize("mode", ["one_shot", "iterative"])
+def test_channels_are_removed_and_the_rest_retrained(method, mode, tmp_path):
+    compression = CompressionConfig(Budget("params", keep=0.5), decompositions=(method,))
+    settings = dataclasses.replace(config(mode, name=method), compression=compression)
+    rows = compress_retrain(build(), DATA, settings, tmp_path)
+    assert [(row.method, row.keep) for row in rows] == [("dense", 1), (method, 0.7), (method, 0.5)]
+    assert all(row.params_ratio <= row.keep for row in rows)
+    small = load_model(tmp_path, rows[-1], mode)
+    assert small.get_layer("second").units < 16 == build().get_layer("second").units
+    assert compress_retrain(build(), DATA, settings, tmp_path) == rows

@@ -95,7 +95,7 @@ class BestEpochTraining:
         return float(results["accuracy"])
 
     def _save(self, path: pathlib.Path, model: Any, record: dict) -> None:
-        save_snapshot(path, model, {**record, "steps": int(model.optimizer.iterations)})
+        save_snapshot(path, model, {**record, "steps": int(model.optimizer.iterations.numpy())})
 
     def _keep_if_better(self, model: Any, record: dict, best: pathlib.Path) -> None:
         """Evaluates the model; keeps it if no epoch before was better in validation."""

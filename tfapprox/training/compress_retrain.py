@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from tensorflow import keras
 
+from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.compression.scoring import make_score
 from tfapprox.config import CompressionConfig
@@ -29,8 +30,15 @@ from tfapprox.selection.greedy import Score
 from tfapprox.selection.problem import Budget
 from tfapprox.training.best_epoch import BestEpochTraining, RetrainData, write_whole
 from tfapprox.training.snapshots import read_record
-from tfapprox.training.switching import check_trainable, decompose_model, reconstruct_model
+from tfapprox.training.switching import (
+    check_trainable,
+    decompose_model,
+    prune_model,
+    reconstruct_model,
+)
 from tfapprox.training.trade_off import TradeOff
+
+_PRUNING_EXAMPLES = 256
 
 _LOG = logging.getLogger(__name__)
 
@@ -115,11 +123,14 @@ def compress_retrain(
     rows, source = [row], dense
     for keep, place in _places(folder, config):
         try:
-            plan = _plan(source, config, keep, place, lambda m: run.accuracy(m, data.valid))
+            if config.compression.pruning is not None:
+                compressed = _pruned(source, config, keep, whole, place, data)
+            else:
+                plan = _plan(source, config, keep, place, lambda m: run.accuracy(m, data.valid))
+                compressed = decompose_model(source, plan)
         except InfeasibleBudgetError as error:
             _LOG.warning("%s stops before keep %g: %s", config.method, keep, error)
             break
-        compressed = decompose_model(source, plan)
         epochs = range(config.epochs - config.retrain_epochs, config.epochs)
         _rewind(compressed, round(steps / config.epochs * epochs.start))
         if config.mode == "compress_only":
@@ -162,6 +173,27 @@ def _plan(
     plan = make_plan(inspection, compression, SpectrumCache(), score=score)
     write_whole(path, plan.to_json())
     return plan
+
+
+def _pruned(
+    model: Any,
+    config: RetrainConfig,
+    keep: float,
+    whole: Cost,
+    place: pathlib.Path,
+    data: RetrainData,
+) -> Any:
+    """Returns the model without the channels that the plan, made or found, removes."""
+    path, kind = place / "plan.json", config.compression.budget.kind
+    plan = Plan.from_json(path.read_text(), str(path)) if path.exists() else None
+    # Of the original: an iteration starts from a model that has lost channels already.
+    budget = Budget(kind, limit=keep * getattr(whole, kind))
+    compression = dataclasses.replace(config.compression, budget=budget)
+    first = next(iter(data.train(0).unbatch().batch(_PRUNING_EXAMPLES)))
+    pruned, plan = prune_model(model, compression, plan, first[0].numpy())
+    if not path.exists():
+        write_whole(path, plan.to_json())
+    return pruned
 
 
 def score_by_accuracy(model: Any, accuracy: Callable[[Any], float], scores: pathlib.Path) -> Score:
