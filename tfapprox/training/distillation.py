@@ -121,8 +121,8 @@ class _Run:
         self._strategy = tf.distribute.get_strategy()
         self.adam = Adam(self._variables)
         self._start = _digest(self.values(), *(batch.inputs for batch in data))
-        self._step = tf.function(self._train_step, reduce_retracing=True)
-        self._forward = tf.function(student, reduce_retracing=True)
+        self._step = tf.function(self._train_step, reduce_retracing=True, autograph=False)
+        self._forward = tf.function(self._outputs, reduce_retracing=True, autograph=False)
 
     def identity(self) -> dict[str, Any]:
         """Returns what must be the same for a run to go on."""
@@ -166,6 +166,11 @@ class _Run:
         finite = tf.math.is_finite(loss)
         self.adam.apply(gradients, tf.where(finite, rate, 0.0), count)
         return loss
+
+    def _outputs(self, inputs: Any) -> Any:
+        """Returns the outputs of a whole batch, as the first replica has them."""
+        outputs = self._strategy.run(self._student, args=(inputs,))
+        return {k: self._strategy.experimental_local_results(v)[0] for k, v in outputs.items()}
 
     def _gradients(self, inputs: Any, targets: Any) -> tuple[Any, list[Any]]:
         """Returns loss and gradients of this replica's share of a batch."""

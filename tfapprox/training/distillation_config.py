@@ -3,9 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from tfapprox.errors import UserError
+
+STRATEGIES = ("none", "mirrored")
 
 _WARM_UP = 0.05  # of the steps
 
@@ -26,7 +28,7 @@ class DistillationConfig:
     learning_rate: float = 1e-3
     batch_size: int = 32
     seed: int = 0
-    strategy: Literal["none", "mirrored"] = "none"
+    strategy: str = "none"
 
     def __post_init__(self):
         if self.steps < 1 or self.batch_size < 1:
@@ -36,9 +38,10 @@ class DistillationConfig:
             )
         if not 0 < self.learning_rate < math.inf:
             raise UserError(f"the learning rate must be above 0, got {self.learning_rate}")
-        if self.strategy not in ("none", "mirrored"):
+        if self.strategy not in STRATEGIES:
             raise UserError(
-                f"the distribution strategy must be none or mirrored, got {self.strategy!r}"
+                f"the distribution strategy must be {' or '.join(STRATEGIES)}, "
+                f"got {self.strategy!r}"
             )
 
     def rate(self, step: int) -> float:
