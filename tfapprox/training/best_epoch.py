@@ -9,6 +9,7 @@ from typing import Any
 
 from tfapprox.errors import UserError
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
+from tfapprox.training.multi_worker import is_multi_worker
 from tfapprox.training.snapshots import read_record, restore_snapshot, save_snapshot
 from tfapprox.training.trade_off import TradeOff
 
@@ -52,7 +53,15 @@ class BestEpochTraining:
           place: the folder; a training that it holds goes on, or is finished.
           epochs: their numbers; without any the model is evaluated as it is.
           method, keep: for the row.
+
+        Raises:
+          UserError: the model is trained on several workers, or has no such metric.
         """
+        if is_multi_worker(model):
+            raise UserError(
+                "every worker would read and write the folder for itself: train under "
+                "MirroredStrategy, or the dense model on several workers and this on one"
+            )
         state, best = place / "training.npz", place / "best.npz"
         record = read_record(state)
         if record is None:

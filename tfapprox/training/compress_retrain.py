@@ -208,8 +208,9 @@ def score_by_accuracy(model: Any, accuracy: Callable[[Any], float], scores: path
     def evaluate_with(factorizations: dict[str, Factorization]) -> float:
         if not factorizations:
             return accuracy(model)
-        rewritten = rewrite_keras_model(model, factorizations)
-        rewritten.compile_from_config(model.get_compile_config())
+        with model.distribute_strategy.scope():
+            rewritten = rewrite_keras_model(model, factorizations)
+            rewritten.compile_from_config(model.get_compile_config())
         return accuracy(rewritten)
 
     return make_score(inspect_keras_model(model).sites, evaluate_with, scores)
@@ -217,5 +218,6 @@ def score_by_accuracy(model: Any, accuracy: Callable[[Any], float], scores: path
 
 def _rewind(model: Any, steps: int) -> None:
     """Gives the model a new optimizer that is as many steps into the schedule."""
-    model.compile_from_config(model.get_compile_config())
+    with model.distribute_strategy.scope():
+        model.compile_from_config(model.get_compile_config())
     model.optimizer.iterations.assign(steps)

@@ -32,6 +32,7 @@ from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.plan import Plan
 from tfapprox.selection.problem import Budget
 from tfapprox.training.callback_relay import CallbackRelay
+from tfapprox.training.multi_worker import is_chief, text_of_chief, train_on_workers
 from tfapprox.training.snapshots import read_record, restore_snapshot, save_snapshot
 from tfapprox.training.switching import (
     check_trainable,
@@ -149,6 +150,10 @@ def fit_with_decomposition(
     comes back whole, and where the data are a function of the epoch the same numbers
     come out as without the interruption. (Callbacks' own state is theirs to keep.)
 
+    A model of a tf.distribute strategy stays with it. On several workers all call this
+    with the same arguments; the chief decomposes, and writes to `backup_dir`, which all
+    have to see.
+
     Args:
       model: compiled Keras 3 model, Sequential or Functional; it is what trains until
         the first switch, and is left as it was then.
@@ -207,7 +212,7 @@ class _Training:
         backup: pathlib.Path | None,
         callbacks: Sequence[Any],
     ):
-        self.model = model
+        self.model = train_on_workers(model)
         self.plan: Plan | None = None
         self.epoch, self.stopped = 0, False
         self.history: dict[str, Any] | None = None
@@ -249,7 +254,8 @@ class _Training:
             return
         self._decomposed = wanted
         if wanted:
-            self.plan = self._settings.plan(self.model)
+            plan = self._settings.plan(self.model)
+            self.plan = Plan.from_json(text_of_chief(self.model, plan.to_json()))
             for line in describe(self.plan):
                 _LOG.info("epoch %d: %s", epoch, line)
             for folder in self._folders:
@@ -265,7 +271,7 @@ class _Training:
 
     def end_of(self, epoch: int, relay: CallbackRelay) -> None:
         """Keeps on disk what a stretch of epochs led to."""
-        if self._snapshot is None:
+        if self._snapshot is None or not is_chief(self.model):
             return
         record = {
             "epoch": epoch,

@@ -159,7 +159,8 @@ def _thaw(model: Any, trainable: dict[str, bool]) -> None:
 
 
 def _compile_anew(model: Any) -> None:
-    model.compile_from_config(model.get_compile_config())
+    with model.distribute_strategy.scope():
+        model.compile_from_config(model.get_compile_config())
 
 
 def _plan(

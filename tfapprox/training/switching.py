@@ -16,6 +16,7 @@ from tfapprox.rewriters.keras_model import rewrite_keras_model
 from tfapprox.rewriters.keras_pruning import prune
 from tfapprox.rewriters.keras_restore import chains_of, restore_keras_model
 from tfapprox.rewriters.plan import Plan, Verdict
+from tfapprox.training.multi_worker import take_from_chief, train_on_workers
 from tfapprox.training.optimizer_state import carry_optimizer_state
 
 
@@ -58,8 +59,9 @@ def decompose_model(model: Any, plan: Plan) -> Any:
     """
     check_trainable(model)
     _, factorizations = factorize_plan(inspect_keras_model(model), plan, SpectrumCache())
-    rewritten = rewrite_keras_model(model, factorizations, trainable_groups=True)
-    return _switched(model, rewritten, factorizations)
+    with model.distribute_strategy.scope():
+        rewritten = rewrite_keras_model(model, factorizations, trainable_groups=True)
+        return _switched(model, rewritten, factorizations)
 
 
 def prune_model(
@@ -79,8 +81,9 @@ def prune_model(
       UserError: not a compiled Keras 3 graph model, or see `rewriters.keras_pruning`.
     """
     check_trainable(model)
-    plan, pruned, _ = prune(model, inspect_keras_model(model), config, plan, inputs)
-    _compile_like(model, pruned)
+    with model.distribute_strategy.scope():
+        plan, pruned, _ = prune(model, inspect_keras_model(model), config, plan, inputs)
+        _compile_like(model, pruned)
     return pruned, plan
 
 
@@ -94,15 +97,17 @@ def reconstruct_model(model: Any) -> Any:
     """
     check_trainable(model)
     replaced = {chain.path for chain in chains_of(model)}
-    return _switched(model, restore_keras_model(model), replaced)
+    with model.distribute_strategy.scope():
+        return _switched(model, restore_keras_model(model), replaced)
 
 
 def _switched(
     model: Any, new_model: Any, replaced: Collection[str] | dict[str, Factorization]
 ) -> Any:
     _compile_like(model, new_model)
+    take_from_chief(new_model)
     carry_optimizer_state(model, new_model, replaced)
-    return new_model
+    return train_on_workers(new_model)
 
 
 def _compile_like(model: Any, new_model: Any) -> None:
