@@ -50,28 +50,51 @@ def largest_compression(
     return min(near, key=lambda row: row.params, default=None)
 
 
-def markdown(rows: Sequence[TradeOff]) -> str:
-    """Returns a table, a line for each method and ratio: means and spreads over seeds."""
-    titles = (
-        "method", "keep", "seeds", "parameters", "parameters saved", "MACs saved",
-        "test accuracy, % (std)", "against dense",
-    )  # fmt: skip
-    lines = [" | ".join(titles), " | ".join("---" for _ in titles)]
-    dense = {row.seed: row.test for row in rows if row.method == "dense"}
+TITLES = (
+    "method", "keep", "seeds", "parameters", "parameters saved", "MACs saved",
+    "test accuracy, % (std)", "against dense",
+)  # fmt: skip
+
+
+def table_cells(rows: Sequence[TradeOff]) -> list[tuple[str, ...]]:
+    """Returns the cells under TITLES, a line for each method and ratio.
+
+    They hold means and spreads over seeds. Several methods may be called dense and
+    something: a method is compared with the one of its seed that shares its last words.
+    """
+    dense = {(_variant(r.method), r.seed): r.test for r in rows if _kind(r.method) == "dense"}
+    lines = []
     for group in _groups(rows).values():
         tests = 100 * np.array([row.test for row in group])
-        drops = [100 * (row.test - dense[row.seed]) for row in group if row.seed in dense]
-        cells = (
-            group[0].method,
-            f"{group[0].keep:.3g}",
-            str(len(group)),
-            f"{np.mean([row.params for row in group]):,.0f}",
-            f"{100 * (1 - np.mean([row.params_ratio for row in group])):.1f} %",
-            f"{100 * (1 - np.mean([row.macs_ratio for row in group])):.1f} %",
-            f"{tests.mean():.2f} ({_spread(tests):.2f})",
-            f"{np.mean(drops):+.2f}" if drops else "",
+        own = [(row.test, dense.get((_variant(row.method), row.seed))) for row in group]
+        drops = [100 * (test - whole) for test, whole in own if whole is not None]
+        lines.append(
+            (
+                group[0].method,
+                f"{group[0].keep:.3g}",
+                str(len(group)),
+                f"{np.mean([row.params for row in group]):,.0f}",
+                f"{100 * (1 - np.mean([row.params_ratio for row in group])):.1f} %",
+                f"{100 * (1 - np.mean([row.macs_ratio for row in group])):.1f} %",
+                f"{tests.mean():.2f} ({_spread(tests):.2f})",
+                f"{np.mean(drops):+.2f}" if drops else "",
+            )
         )
-        lines.append(" | ".join(cells))
+    return lines
+
+
+def _kind(method: str) -> str:
+    return method.partition(" ")[0]
+
+
+def _variant(method: str) -> str:
+    return method.partition(" ")[2]
+
+
+def markdown(rows: Sequence[TradeOff]) -> str:
+    """Returns a table, a line for each method and ratio: means and spreads over seeds."""
+    lines = [" | ".join(TITLES), " | ".join("---" for _ in TITLES)]
+    lines += [" | ".join(cells) for cells in table_cells(rows)]
     return "".join(f"| {line} |\n" for line in lines)
 
 
@@ -89,8 +112,8 @@ def plot(rows: Sequence[TradeOff], title: str, path: pathlib.Path) -> None:
         x = [_saved(group) for group in own]
         tests = [[100 * row.test for row in group] for group in own]
         means = [float(np.mean(values)) for values in tests]
-        if method == "dense":
-            axes.axhline(means[0], color="grey", linestyle="--", label="dense")
+        if _kind(method) == "dense":
+            axes.axhline(means[0], color="grey", linestyle="--", label=method)
             continue
         (line,) = axes.plot(x, means, marker="o", label=method)
         least, most = [min(v) for v in tests], [max(v) for v in tests]
