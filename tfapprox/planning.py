@@ -9,6 +9,7 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.blas import threads_for
+from tfapprox.decompositions.joint import build_joint
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection
@@ -123,6 +124,8 @@ def factorize_plan(
     """
     _check_plan(inspection, plan)
     planned = {verdict.site: verdict for verdict in plan.verdicts}
+    sites = [(site, planned.get(site.name)) for site in inspection.sites]
+    joint = build_joint([(site, v.choice) for site, v in sites if v is not None and v.choice])
     factorizations: dict[str, Factorization] = {}
     verdicts = []
     for done, site in enumerate(inspection.sites):
@@ -132,9 +135,8 @@ def factorize_plan(
             reason = verdict.reason or "the plan keeps it dense"
             verdicts.append(_dense(site, reason, verdict.before.latency))
             continue
-        method = registry.look_up("decomposition", verdict.choice.decomposition)
         with threads_for(site):
-            built = method.factorize(site, verdict.choice, spectra)
+            built = joint.get(site.name) or _factorize(site, verdict.choice, spectra)
         factorizations[site.name] = built
         after = built.cost(site.geometries)
         verdicts.append(
@@ -148,6 +150,11 @@ def factorize_plan(
         )
     progress("factorizing", len(inspection.sites), len(inspection.sites))
     return dataclasses.replace(plan, verdicts=tuple(verdicts)), factorizations
+
+
+def _factorize(site: Site, choice: Configuration, spectra: SpectrumCache) -> Factorization:
+    method = registry.look_up("decomposition", choice.decomposition)
+    return method.factorize(site, choice, spectra)
 
 
 def keep_fastest(plan: Plan, count: int) -> Plan:

@@ -33,9 +33,14 @@ def test_products_are_sampled_and_the_error_told(tfapprox_run, model, tmp_path):
     status, out, err = tfapprox_run(*command, *flags)
     assert (status, err) == (0, "")
     result = json.loads(out)
-    assert len(result["sampled"]) == 2
-    assert (result["macs_before"], result["macs_after"]) == (2048, 1024 + 2 * 32)
+    assert [site["choice"]["pairs"] for site in result["plan"]["sites"]] == [16, 16]
+    assert (result["before"]["macs"], result["after"]["macs"]) == (2048, 1024 + 2 * 32)
     assert 0 < result["verification"]["outputs"][0]["relative_error"] < 1
+    status, out, _ = tfapprox_run("inspect", "--dir", tmp_path / "out", "--json")
+    assert status == 0 and json.loads(out)["compressed_by"]["settings"]["sampling_ratio"] == 0.5
+    dense = "restore", "--dir", tmp_path / "out", "--output_dir", tmp_path / "dense"
+    status, out, _ = tfapprox_run(*dense, "--json")
+    assert status == 0 and len(json.loads(out)["restored"]) == 2
 
 
 @pytest.mark.parametrize(

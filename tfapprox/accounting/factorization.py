@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfapprox.accounting.cost import Cost, StageShape, chain_cost
-from tfapprox.accounting.geometry import Geometry
+from tfapprox.accounting.geometry import Geometry, Pair
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,6 +43,15 @@ class Stage:
     def params(self) -> int:
         """Entries that are stored for this stage."""
         return self.kernel.size
+
+    @property
+    def multiplied(self) -> StageShape:
+        """The part of the kernel that one call multiplies: all of it, if nothing is sampled."""
+        return self.shape
+
+    def input_macs(self, size: Pair) -> int:
+        """Returns multiply-adds on an input of this size before the product."""
+        return 0
 
     def ungrouped(self) -> np.ndarray:
         """Returns the kernel with groups spelled out as zeros and no input order, [H, W, I, O]."""
@@ -112,9 +121,10 @@ class Factorization:
     def cost(self, geometries: Sequence[Geometry]) -> Cost:
         """Returns the cost of all stages over all uses."""
         itemsize = self.stages[0].kernel.dtype.itemsize
-        cost = chain_cost([stage.shape for stage in self.stages], geometries, itemsize)
+        product = chain_cost([stage.multiplied for stage in self.stages], geometries, itemsize)
         params = sum(stage.params for stage in self.stages)
-        return dataclasses.replace(cost, params=params, bytes=params * itemsize)
+        before = sum(self.stages[0].input_macs(g.input_size) for g in geometries)
+        return Cost(params, product.macs + before, params * itemsize)
 
     def reconstruct(self) -> np.ndarray:
         """Returns the one dense kernel [H, W, I, O] that the chain of stages equals.

@@ -6,21 +6,16 @@ both, and puts it in place in one step. The source is never changed.
 """
 
 import argparse
-import json
-import pathlib
-from typing import TYPE_CHECKING
 
 from tfapprox.cli import sampling, slices, sweep
 from tfapprox.cli.compress_config import check, make_config
 from tfapprox.cli.compress_flags import add_flags
 from tfapprox.cli.inputs import choose_signature, evaluation
-from tfapprox.cli.output import print_json, read_text
+from tfapprox.cli.output import read_text
 from tfapprox.cli.progress import ProgressBars
+from tfapprox.cli.telling import tell
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.inputs import read_inputs
-
-if TYPE_CHECKING:
-    from tfapprox.report.report import Report
 
 __all__ = ["EXAMPLES", "add_flags", "execute", "make_config"]
 
@@ -80,27 +75,9 @@ def execute(args: argparse.Namespace) -> int:
                 **model,
             )
             plan = report.plan
-    _tell(args, plan, report)
+    tell(args, plan, report)
     return 0
 
 
 def _read_plan(path: str | None) -> Plan | None:
     return None if path is None else Plan.from_json(read_text("plan", path), f"--plan {path}")
-
-
-def _tell(args: argparse.Namespace, plan: Plan, report: "Report | None") -> None:
-    """Writes and prints what the flags ask for; there is no report after a dry run."""
-    from tfapprox.report.text import print_plan, print_report
-
-    if args.save_plan is not None:
-        pathlib.Path(args.save_plan).write_text(plan.to_json() + "\n")
-    if report is not None and args.report is not None:
-        from tfapprox.report.page import write_page
-
-        write_page(report, args.report)
-    if args.json:
-        print_json(json.loads(plan.to_json()) if report is None else report.to_json())
-    elif report is None:
-        print_plan(plan)
-    else:
-        print_report(report)

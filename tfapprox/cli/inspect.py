@@ -72,5 +72,6 @@ def _origin(plan: Plan) -> str:
         f"keep_{budget.get('kind')}": budget.get("keep"),
         f"limit of {budget.get('kind')}": budget.get("limit"),
         "selector": plan.settings.get("selector"),
+        "sampling_ratio": plan.settings.get("sampling_ratio"),
     }
     return ", ".join(f"{name} {value}" for name, value in amounts.items() if value is not None)

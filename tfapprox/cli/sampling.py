@@ -1,20 +1,21 @@
 """What `tfapprox compress --decompositions crs` does.
 
 Every product keeps the same share of its column-row pairs, and what is lost depends on the
-activations: there is no budget to spend and no plan to make.
+activations: there is no budget to spend, and no selector.
 """
 
 import argparse
 import re
 
 from tfapprox.cli.inputs import choose_signature
-from tfapprox.cli.output import print_json
+from tfapprox.cli.progress import ProgressBars
+from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
 from tfapprox.serving.inputs import read_inputs
 
 NAME = "crs"
 _UNUSED = (
-    "plan", "save_plan", "dry_run", "warmup", "report", "selector", "metric", "schemes",
+    "plan", "dry_run", "warmup", "selector", "metric", "schemes",
     "slices", "rank_multiple", "slice_shape", "keep_macs", "keep_params", "keep_latency",
     "max_latency_ms", "max_error", "scores",
 )  # fmt: skip
@@ -27,32 +28,24 @@ def execute(args: argparse.Namespace) -> int:
     inputs = None
     if args.calibration_data is not None:
         inputs = read_inputs(args.calibration_data, signature)
-    from tfapprox.rewriters.saved_model.sampling import sample_saved_model
+    with ProgressBars() as progress:
+        from tfapprox.compression.sampling import sample_saved_model
 
-    result = sample_saved_model(
-        args.dir,
-        args.output_dir,
-        args.sampling_ratio,
-        args.sampling or "topk",
-        include=args.include or "",
-        exclude=args.exclude,
-        tags=args.tag_set,
-        signature=args.signature_def,
-        inputs=inputs,
-        overwrite=args.overwrite,
-    )
-    if args.json:
-        print_json(result.to_json())
-        return 0
-    for site in result.sampled:
-        print(f"  {site}: sampled")
-    for site, reason in result.kept.items():
-        print(f"  {site}: kept, {reason}")
-    for output in result.verification.outputs:
-        if output.relative_error is not None:
-            print(f"  output {output.output}: relative error {output.relative_error:.4f}")
-    print(f"inputs: {result.verification.inputs}; on other inputs the error differs")
-    print(f"{result.macs_before:,} -> {result.macs_after:,} MACs in {args.output_dir}")
+        report = sample_saved_model(
+            args.dir,
+            args.output_dir,
+            args.sampling_ratio,
+            args.sampling or "topk",
+            include=args.include or "",
+            exclude=args.exclude,
+            tags=args.tag_set,
+            signature=args.signature_def,
+            inputs=inputs,
+            seed=args.seed,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    tell(args, report.plan, report)
     return 0
 
 

@@ -1,21 +1,21 @@
 """What `tfapprox compress --decompositions slice_generator` does.
 
-One generator serves all kernels, so there is no plan of one choice for each site: the
-budget sets the code size.
+One generator serves all kernels, so no selector chooses: the budget sets the code size.
 """
 
 import argparse
 import re
 
 from tfapprox.cli.inputs import choose_signature
-from tfapprox.cli.output import print_json
+from tfapprox.cli.progress import ProgressBars
+from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import Budget
 from tfapprox.serving.inputs import read_inputs
 
 NAME = "slice_generator"
 _UNUSED = (
-    "plan", "save_plan", "dry_run", "warmup", "report", "selector", "metric", "exclude",
+    "plan", "dry_run", "warmup", "selector", "metric", "exclude",
     "schemes", "slices", "rank_multiple",
 )  # fmt: skip
 
@@ -27,29 +27,22 @@ def execute(args: argparse.Namespace) -> int:
     inputs = None
     if args.calibration_data is not None:
         inputs = read_inputs(args.calibration_data, signature)
-    from tfapprox.rewriters.saved_model.slices import generate_saved_model_slices
+    with ProgressBars() as progress:
+        from tfapprox.compression.slices import generate_saved_model_slices
 
-    result = generate_saved_model_slices(
-        args.dir,
-        args.output_dir,
-        budget,
-        args.slice_shape,
-        args.include,
-        tags=args.tag_set,
-        inputs=inputs,
-        overwrite=args.overwrite,
-    )
-    if args.json:
-        print_json(result.to_json())
-        return 0
-    print(f"slices {list(result.slice_shape)}, codes of {result.code_size} numbers")
-    for site, error in result.errors.items():
-        print(f"  {site}: generated, relative error {error:.4f}")
-    for site, reason in result.kept.items():
-        print(f"  {site}: kept, {reason}")
-    for output in result.verification.outputs:
-        print(f"  output {output.output}: relative error {output.relative_error:.4f}")
-    print(f"{result.bytes_before:,} -> {result.bytes_after:,} bytes on disk in {args.output_dir}")
+        report = generate_saved_model_slices(
+            args.dir,
+            args.output_dir,
+            budget,
+            args.slice_shape,
+            args.include,
+            tags=args.tag_set,
+            signature=args.signature_def,
+            inputs=inputs,
+            overwrite=args.overwrite,
+            progress=progress,
+        )
+    tell(args, report.plan, report)
     return 0
 
 
@@ -67,12 +60,14 @@ def _budget(args: argparse.Namespace) -> Budget:
         _check_regex(args.include)
     if args.max_error is not None:
         return Budget("params", max_error=args.max_error)
-    if args.keep_params is None:
-        raise UserError(
-            "a slice generator saves parameters, no multiply-adds: give --keep_params 0.5 or "
-            "--max_error 0.05"
-        )
-    return Budget("params", keep=args.keep_params)
+    if args.keep_params is not None:
+        return Budget("params", keep=args.keep_params)
+    if getattr(args, "keep_bytes", None) is not None:
+        return Budget("bytes", keep=args.keep_bytes)
+    raise UserError(
+        "a slice generator saves parameters, no multiply-adds: give --keep_params 0.5, "
+        "--keep_bytes 0.5 or --max_error 0.05"
+    )
 
 
 def _check_regex(pattern: str) -> None:

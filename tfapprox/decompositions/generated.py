@@ -1,27 +1,28 @@
-"""Kernels made of slices from one generator, as a decomposition of single sites and of many."""
+"""Kernels made of slices from one generator, as stages that store codes and generator.
+
+References:
+  Omidvar et al. 2021, eq. 1; fitted to trained kernels here, not trained.
+"""
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.accounting.site import Site
-from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.slice_generator import (
     SliceShape,
     assemble,
     check_code_size,
     fit_generator,
 )
-from tfapprox.decompositions.spectra import SpectrumCache, check_finite
-from tfapprox.decompositions.table import checked_settings, evenly, measured_table, ranks_below
+from tfapprox.decompositions.table import checked_settings
 from tfapprox.errors import UserError
-from tfapprox.selection.problem import CandidateTable, Configuration
+from tfapprox.selection.problem import Configuration
 
 NAME = "slice_generator"
-_MOST_SIZES = 8  # code sizes to offer for a site
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,14 +51,9 @@ def usual_shape(kernels: Sequence[np.ndarray]) -> SliceShape:
     return SliceShape(16, 16, taps, taps)
 
 
-def configuration(shape: SliceShape, code_size: int, group: int = 0) -> Configuration:
-    """Returns the settings of a generated kernel.
-
-    Args:
-      group: kernels of one group share a generator; those of group 0 have their own.
-    """
-    settings = {"code_size": code_size, **dataclasses.asdict(shape), "group": group}
-    return Configuration(NAME, settings)
+def configuration(shape: SliceShape, code_size: int) -> Configuration:
+    """Returns the settings of a generated kernel; kernels of the same share a generator."""
+    return Configuration(NAME, {"code_size": code_size, **dataclasses.asdict(shape)})
 
 
 def generate(
@@ -95,78 +91,32 @@ def assembled(
     return np.ascontiguousarray(assemble(rows, shape, kernel_shape))
 
 
-class SliceGeneratorDecomposition:
-    """Codes times a generator: fewer parameters, as many multiply-adds.
+def generate_choices(
+    choices: Sequence[tuple[Site, Configuration]],
+) -> dict[str, Factorization]:
+    """Returns site name -> its generated kernel; one generator for all of the same settings.
 
-    By itself a site gets a generator of its own; `for_sites` fits one for each group.
-
-    References:
-      Omidvar et al. 2021, eq. 1; fitted to trained kernels here, not trained.
+    Raises:
+      UserError: settings that do not fit a site.
     """
-
-    def __init__(self, built: Mapping[str, Factorization] | None = None):
-        self._built = built or {}
-
-    def for_sites(
-        self, choices: Sequence[tuple[Site, Configuration]]
-    ) -> "SliceGeneratorDecomposition":
-        """Returns one that has fitted the generators which some sites are to share.
-
-        Raises:
-          UserError: settings that do not fit.
-        """
-        groups: dict[tuple[int, ...], list[Site]] = defaultdict(list)
-        for site, choice in choices:
-            settings = _checked(site, choice)
-            if settings[-1] > 0:
-                groups[settings].append(site)
-        built: dict[str, Factorization] = {}
-        for (code_size, *sizes, _), sites in groups.items():
-            kernels = [site.kernel for site in sites]
-            made, _ = generate(kernels, SliceShape(*sizes), code_size)
-            built |= {site.name: one for site, one in zip(sites, made, strict=True)}
-        return SliceGeneratorDecomposition(built)
-
-    def candidates(
-        self, site: Site, metric: str, options: CandidateOptions, spectra: SpectrumCache
-    ) -> CandidateTable:
-        """Returns code sizes that store less than the kernel, for a generator of its own."""
-        check_finite(site)
-        shape = usual_shape([site.kernel])
-        limit = min(shape.size, site.kernel.size // (shape.size + shape.count(site.kernel.shape)))
-        sizes = evenly(list(ranks_below(limit + 1, options.rank_multiple)), _MOST_SIZES)
-        rows = [
-            (row, self.factorize(site, row, spectra))
-            for row in (configuration(shape, int(size)) for size in sizes if size <= limit)
-        ]
-        return measured_table(site, metric, spectra, rows)
-
-    def full_rank(self, site: Site) -> Configuration:
-        """Returns codes as long as a slice, or as there are slices."""
-        shape = usual_shape([site.kernel])
-        return configuration(shape, min(shape.size, shape.count(site.kernel.shape)))
-
-    def factorize(self, site: Site, choice: Configuration, spectra: SpectrumCache) -> Factorization:
-        """Returns the one stage, which holds codes and generator.
-
-        Raises:
-          UserError: other settings, or codes longer than a slice.
-        """
-        code_size, *sizes, group = _checked(site, choice)
-        if group > 0 and site.name in self._built:
-            return self._built[site.name]
-        (made,), _ = generate([site.kernel], SliceShape(*sizes), code_size)
-        return made
+    groups: dict[tuple[int, ...], list[Site]] = defaultdict(list)
+    for site, choice in choices:
+        groups[_checked(site, choice)].append(site)
+    built: dict[str, Factorization] = {}
+    for (code_size, *sizes), sites in groups.items():
+        made, _ = generate([site.kernel for site in sites], SliceShape(*sizes), code_size)
+        built |= {site.name: one for site, one in zip(sites, made, strict=True)}
+    return built
 
 
 def _checked(site: Site, choice: Configuration) -> tuple[int, ...]:
-    """Returns code size, slice shape (out, in, height, width) and group."""
+    """Returns code size and slice shape (out, in, height, width)."""
     some = range(1, 1 << 20)
     names = [field.name for field in dataclasses.fields(SliceShape)]
-    accepted = {"code_size": some, **dict.fromkeys(names, some), "group": range(1 << 20)}
-    code_size, *sizes, group = checked_settings(site, choice, accepted)
+    accepted = {"code_size": some, **dict.fromkeys(names, some)}
+    code_size, *sizes = checked_settings(site, choice, accepted)
     try:
         check_code_size(code_size, SliceShape(*sizes))
     except UserError as error:
         raise UserError(f"site {site.name}: {error}") from error
-    return (code_size, *sizes, group)
+    return (code_size, *sizes)

@@ -11,35 +11,11 @@ References:
   Operations", 2018, sections 3 and 4.
 """
 
-import dataclasses
-from typing import Literal
-
 import numpy as np
 import tensorflow as tf
 
-from tfapprox.accounting.factorization import Stage
+from tfapprox.decompositions.column_row import SampledStage
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
-
-Variant = Literal["topk", "sampled"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SampledStage(Stage):
-    """The dense kernel, of which each call uses some input channels only.
-
-    Attributes:
-      ratio: share of the input channels that is kept, in (0, 1].
-      variant: "topk" or "sampled".
-      seed: of the noise.
-    """
-
-    ratio: float = 1.0
-    variant: Variant = "topk"
-    seed: int = 0
-
-    def kept(self, channels: int) -> int:
-        """Returns how many of so many channels are kept."""
-        return max(1, int(channels * self.ratio))
 
 
 def emit_sampling(
@@ -49,24 +25,25 @@ def emit_sampling(
     stage: SampledStage,
     axis: int,
     rank: int | None,
+    rows: int,
     flipped: bool,
 ) -> tuple[str, Factor]:
     """Emits the choice of pairs and returns the columns and rows to multiply.
 
     Args:
       x: activations.
-      factor: the kernel, [..., in, out], in the activations' dtype.
+      factor: the kernel, in the activations' dtype.
       axis: where the activations keep their channels.
       rank: of the activations; may be None where axis is -1.
+      rows: axis of the kernel that is summed over.
       flipped: the product is with the kernel's transpose, so that out is summed over.
     """
-    rows = len(factor.shape) - (1 if flipped else 2)
     channels = factor.shape[rows]
     squares = np.square(stage.kernel.astype(np.float64)).sum((0, 1, 2 if flipped else 3))
     weights = _column_squares(emitter, x, factor.dtype, axis, rank, channels)
     norms = emitter.constant(squares.astype(np.float32), "row_norms")
     weights = emitter.add("Mul", (weights, norms), "weights", T=tf.float32)
-    if stage.variant == "sampled":
+    if stage.drawn:
         weights = _perturbed(emitter, weights, channels, stage.seed)
     count = emitter.constant(np.array(stage.kept(channels), np.int32), "count")
     emitter.add("TopKV2", (weights, count), "heaviest", T=tf.float32, sorted=True)

@@ -99,12 +99,20 @@ class EinsumStages(StageEmitter):
             )
         return super().reorder(x, order, axis)
 
+    def spread(self, factor: Factor) -> Factor:
+        shape = (factor.shape[0], *self._product.sizes(self._shape, self._product.free))
+        return Factor(self._reshape(factor, shape), factor.dtype, shape)
+
+    def rows(self, factor: Factor, flipped: bool) -> int:
+        return 0
+
     def product(self, x: str, stage: Stage, factor: Factor, place: Place) -> str:
         chain = self._product.chain(place.length)
         index = 0 if place.first else -1 if place.last else 1
         equation, rows, columns = chain[index]
         shape = []
-        for labels, size in ((rows, factor.shape[-2]), (columns, factor.shape[-1])):
+        fan_in = factor.shape[-2] if len(factor.shape) == 2 else factor.shape[0]
+        for labels, size in ((rows, fan_in), (columns, factor.shape[-1])):
             known = all(label in self._product.kernel for label in labels)
             several = known and len(labels) > 1
             shape += self._product.sizes(self._shape, labels) if several else [size]

@@ -20,6 +20,7 @@ from tfapprox.rewriters.saved_model.einsum import EinsumProduct
 from tfapprox.rewriters.saved_model.matching import FORMS
 
 _STAGE_NAME = re.compile(r"^(.+)/stage(_\d+)?$")
+_SAMPLED_NAME = re.compile(r"^(.+)/heaviest(_\d+)?$")
 _PASSED_NAMES = re.compile(r"^(stage|reorder|split|join)(_\d+)?$")
 _DEPTHWISE = "DepthwiseConv2dNative"
 
@@ -75,6 +76,7 @@ class Chain:
       inner: its other nodes on the way of the activations.
       first, last: nodes of its first and last product.
       operand: which operand of theirs is the kernel.
+      sampled: whether it uses some columns and rows only.
     """
 
     node: str
@@ -84,11 +86,13 @@ class Chain:
     first: node_def_pb2.NodeDef
     last: node_def_pb2.NodeDef
     operand: int
+    sampled: bool = False
 
 
 def find_chains(body: Body, is_static: IsStatic) -> list[Chain]:
     """Returns the chains of a body; of chains within chains, the outermost."""
     owners = {m[1] for m in map(_STAGE_NAME.match, body.nodes) if m and m[1] in body.nodes}
+    sampled = {m[1] for m in map(_SAMPLED_NAME.match, body.nodes) if m and m[1] in body.nodes}
     readers: dict[str, set[str]] = defaultdict(set)
     for reference, places in body.consumers.items():
         readers[producer_of(reference)].update(name for name, _ in places)
@@ -103,7 +107,54 @@ def find_chains(body: Body, is_static: IsStatic) -> list[Chain]:
             continue
         chains.append(chain)
         taken |= chain.inner
-    return chains
+    found = [sampled_product(body, name, is_static, readers) for name in sorted(sampled)]
+    return chains + [chain for chain in found if chain is not None]
+
+
+def sampled_product(
+    body: Body, owner: str, is_static: IsStatic, readers: Mapping[str, set[str]]
+) -> Chain | None:
+    """Returns a product of chosen columns and rows as a chain of one stage, on all of them.
+
+    It takes both operands from GatherV2 nodes OWNER/chosen that share their indices.
+    """
+    node = body.nodes[owner]
+    gathers = [body.nodes.get(producer_of(x)) for x in body.data_inputs(node)[:2]]
+    if node.op not in FORMS or not all(
+        g is not None and g.op == "GatherV2" and g.name.startswith(f"{owner}/chosen")
+        for g in gathers
+    ):
+        return None
+    wholes = [body.data_inputs(g)[0] for g in gathers if g is not None]
+    statics = [i for i, whole in enumerate(wholes) if is_static(whole)]
+    indices = {body.data_inputs(g)[1] for g in gathers if g is not None}
+    if len(statics) != 1 or len(indices) != 1:
+        return None
+    operand = statics[0]
+    inner = frozenset(
+        name
+        for name, other in body.nodes.items()
+        if name.startswith(f"{owner}/") and not is_static(body.reference(name, other.op))
+    )
+    returned = {producer_of(reference) for reference in body.returns.values()}
+    if inner & returned or any(not readers[name] <= inner | {owner} for name in inner):
+        return None
+    product = product_of(body, node, operand, wholes[operand])
+    return Chain(owner, wholes[1 - operand], (product,), inner, node, node, operand, True)
+
+
+def product_of(body: Body, node: node_def_pb2.NodeDef, operand: int, kernel: str) -> Product:
+    """Returns a node as a product with a kernel."""
+    if node.op == "Einsum":
+        equation = attribute(node, "equation").s.decode()
+        if operand == 0:
+            left, _, out = equation.replace(" ", "").partition("->")
+            equation = ",".join(reversed(left.split(","))) + "->" + out
+        return Product(kernel, "Einsum", equation=equation)
+    if FORMS.get(node.op) in ("matmul", "batch_matmul"):
+        flag = attribute(node, _flags(node)[operand]).b
+        return Product(kernel, "MatMul", transposed=flag == bool(operand))
+    return Product(kernel, node.op)
 
 
 class _Walker:
@@ -183,16 +234,7 @@ class _Walker:
         operand = statics[0]
         self._products.append((node, operand))
         kernel, x = inputs[operand], inputs[1 - operand]
-        if node.op == "Einsum":
-            equation = attribute(node, "equation").s.decode()
-            if operand == 0:
-                left, _, out = equation.replace(" ", "").partition("->")
-                equation = ",".join(reversed(left.split(","))) + "->" + out
-            return Product(kernel, "Einsum", equation=equation), x
-        if FORMS.get(node.op) in ("matmul", "batch_matmul"):
-            flag = attribute(node, _flags(node)[operand]).b
-            return Product(kernel, "MatMul", transposed=flag == bool(operand)), x
-        return Product(kernel, node.op), x
+        return product_of(self._body, node, operand, kernel), x
 
     def _check_private(self, inner: frozenset[str]) -> None:
         """Refuses a chain whose intermediate results something else uses."""

@@ -38,6 +38,14 @@ class StageEmitter:
         """Returns the number of axes of the activations, None if it is open."""
         raise NotImplementedError
 
+    def spread(self, factor: Factor) -> Factor:
+        """Emits the kernel in the shape in which the operation takes it."""
+        return factor
+
+    def rows(self, factor: Factor, flipped: bool) -> int:
+        """Returns the axis of such a kernel that is summed over."""
+        return len(factor.shape) - (1 if flipped else 2)
+
     def product(self, x: str, stage: Stage, factor: Factor, place: Place) -> str:
         """Emits one ungrouped stage."""
         raise NotImplementedError

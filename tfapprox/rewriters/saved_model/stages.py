@@ -11,9 +11,10 @@ import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
 
 from tfapprox.accounting.factorization import Factorization
+from tfapprox.decompositions.column_row import SampledStage
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model.body import Body, attribute
-from tfapprox.rewriters.saved_model.column_row import SampledStage, emit_sampling
+from tfapprox.rewriters.saved_model.column_row import emit_sampling
 from tfapprox.rewriters.saved_model.convolution_stages import ConvolutionStages
 from tfapprox.rewriters.saved_model.einsum import EinsumProduct
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
@@ -58,7 +59,9 @@ def emit_chain(
         place = Place(index == 0, index == last, len(links), flipped)
         if isinstance(stage, SampledStage):
             axis, rank = chain.axis(place.first), chain.rank()
-            x, factor = emit_sampling(emitter, x, factor, stage, axis, rank, flipped)
+            factor = chain.spread(factor)
+            rows = chain.rows(factor, flipped)
+            x, factor = emit_sampling(emitter, x, factor, stage, axis, rank, rows, flipped)
         if isinstance(stage, ObservedStage) and not flipped:
             axis = chain.axis(True)
             factor, added = emit_observer(emitter, x, factor, stage, node, match, axis)

@@ -1,0 +1,30 @@
+"""Tells of a compression as the flags ask: plan file, page, JSON or tables."""
+
+import argparse
+import json
+import pathlib
+from typing import TYPE_CHECKING
+
+from tfapprox.cli.output import print_json
+from tfapprox.rewriters.plan import Plan
+
+if TYPE_CHECKING:
+    from tfapprox.report.report import Report
+
+
+def tell(args: argparse.Namespace, plan: Plan, report: "Report | None") -> None:
+    """Writes and prints what the flags ask for; there is no report after a dry run."""
+    from tfapprox.report.text import print_plan, print_report
+
+    if args.save_plan is not None:
+        pathlib.Path(args.save_plan).write_text(plan.to_json() + "\n")
+    if report is not None and args.report is not None:
+        from tfapprox.report.page import write_page
+
+        write_page(report, args.report)
+    if args.json:
+        print_json(json.loads(plan.to_json()) if report is None else report.to_json())
+    elif report is None:
+        print_plan(plan)
+    else:
+        print_report(report)

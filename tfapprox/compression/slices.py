@@ -1,0 +1,157 @@
+"""Replaces a SavedModel's convolution kernels by codes and one slice generator.
+
+Nothing is trained and no data are needed: the generator is the best linear one for all
+chosen kernels together. The model computes as many products as before; it is smaller on
+disk and on its way there. Servers compute each kernel once, when they load the model.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfapprox.accounting.site import Site
+from tfapprox.compression.joint import write_planned
+from tfapprox.decompositions.generated import configuration, generate, usual_shape
+from tfapprox.decompositions.slice_generator import (
+    SliceShape,
+    code_size_for_error,
+    code_size_within,
+)
+from tfapprox.errors import UserError
+from tfapprox.planning import Progress, no_progress
+from tfapprox.report.report import Report
+from tfapprox.rewriters.inspection import Inspection
+from tfapprox.rewriters.plan import Plan, Verdict
+from tfapprox.rewriters.publish import check_target
+from tfapprox.rewriters.saved_model import open_saved_model
+from tfapprox.selection.problem import Budget
+from tfapprox.serving.inputs import Inputs
+
+
+def generate_saved_model_slices(
+    source: str | Path,
+    destination: str | Path,
+    code_size: int | Budget,
+    slice_shape: Sequence[int] | None = None,
+    which: str | None = None,
+    *,
+    tags: Sequence[str] = ("serve",),
+    signature: str | None = None,
+    inputs: Inputs | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Report:
+    """Writes a SavedModel whose chosen kernels are generated once, at load.
+
+    Args:
+      source: SavedModel directory; only read.
+      destination: put in place once it is complete and verified.
+      code_size: n_c; or a budget: of the model's parameters or bytes, or an error that
+        no kernel may exceed.
+      slice_shape: out, in, height, width of a slice; by default 16 x 16 channels and
+        3x3 taps, or 1x1 where no chosen kernel has more.
+      which: regular expression searched in site names; by default every convolution
+        but the first.
+      tags, signature: of the graph, and whose costs count.
+      inputs: to compare both models on; made up when None.
+      overwrite: replace a SavedModel that is at `destination`.
+      progress: told of every step.
+
+    Raises:
+      UserError: bad source or destination, or no kernel that can be generated.
+      VerificationError: the result, read back, is not what it should be.
+    """
+    source, destination = Path(source), Path(destination)
+    check_target(destination, source, overwrite)
+    shapes = {key: value.shape for key, value in (inputs or {}).items()}
+    opened = open_saved_model(source, tags, signature, shapes)
+    inspection = opened.inspection
+    variables = opened.table.variables
+    constant = {k.name for k in opened.kernels if not any(root in variables for root in k.roots)}
+    kept = _reasons(inspection.sites, which, constant)
+    sites = [site for site in inspection.sites if site.name not in kept]
+    if not sites:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(kept.items())[:3])
+        raise UserError(f"{source} has no kernel to generate: {reasons or 'no convolution'}")
+    kernels = [site.kernel for site in sites]
+    shape = SliceShape(*slice_shape) if slice_shape else usual_shape(kernels)
+    size = _code_size(code_size, kernels, shape, inspection)
+    made, errors = generate(kernels, shape, size)
+    built = {site.name: one for site, one in zip(sites, made, strict=True)}
+    choice = configuration(shape, size)
+    replaced = {
+        site.name: Verdict(
+            site.name, site.kind, site.kernel.shape, choice, "", error, site.cost,
+            built[site.name].cost(site.geometries),
+        )
+        for site, error in zip(sites, errors, strict=True)
+    }  # fmt: skip
+    verdicts = [replaced.get(site.name) or _dense(site, kept) for site in inspection.sites]
+    settings = {
+        "decompositions": [choice.decomposition],
+        "metric": "frobenius",
+        "include": which,
+        "budget": _budget_to_json(code_size),
+    }
+    return write_planned(
+        opened, Plan(tuple(verdicts), settings), built, destination, inputs, tags,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _reasons(
+    sites: Sequence[Site], which: str | None, constant: Collection[str]
+) -> dict[str, str]:
+    """Returns site -> why its kernel stays."""
+    kept: dict[str, str] = {}
+    convolutions = [site for site in sites if site.kind in ("conv1d", "conv2d")]
+    for site in sites:
+        if site.kind not in ("conv1d", "conv2d"):
+            kept[site.name] = "no convolution"
+        elif which is None and site is convolutions[0]:
+            kept[site.name] = "the first convolution"
+        elif which is not None and not re.search(which, site.name):
+            kept[site.name] = f"not chosen by {which!r}"
+        elif site.name in constant:
+            kept[site.name] = "its kernel is a constant, no variable"
+    return kept
+
+
+def _dense(site: Site, kept: Mapping[str, str]) -> Verdict:
+    shape, reason = site.kernel.shape, kept[site.name]
+    return Verdict(site.name, site.kind, shape, None, reason, 0.0, site.cost, site.cost)
+
+
+def _code_size(
+    wanted: int | Budget,
+    kernels: Sequence[np.ndarray],
+    shape: SliceShape,
+    inspection: Inspection,
+) -> int:
+    if isinstance(wanted, int):
+        return wanted
+    if wanted.max_error is not None:
+        return code_size_for_error(kernels, shape, wanted.max_error)
+    if wanted.kind not in ("params", "bytes"):
+        raise UserError(
+            "a slice generator saves parameters, no multiply-adds: give a share of the "
+            "parameters (--keep_params) or of the bytes, or an error (--max_error)"
+        )
+    budget = wanted.relative_to(inspection.cost)
+    assert budget.keep is not None
+    if budget.kind == "params":
+        others = inspection.params - sum(kernel.size for kernel in kernels)
+        return code_size_within(kernels, shape, budget.keep * inspection.params - others)
+    itemsize = max(kernel.dtype.itemsize for kernel in kernels)
+    others = inspection.param_bytes - sum(kernel.nbytes for kernel in kernels)
+    left = budget.keep * inspection.param_bytes - others
+    return code_size_within(kernels, shape, left / itemsize)
+
+
+def _budget_to_json(wanted: int | Budget) -> dict:
+    if isinstance(wanted, int):
+        return {"kind": "code_size", "limit": wanted}
+    keys = ("kind", "keep", "max_error", "limit")
+    return {key: getattr(wanted, key) for key in keys if getattr(wanted, key) is not None}
