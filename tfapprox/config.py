@@ -9,6 +9,8 @@ from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import Budget
 
+CALIBRATIONS = ("none", "symmetric", "anchored")
+
 
 @dataclasses.dataclass(frozen=True)
 class CompressionConfig:
@@ -27,6 +29,11 @@ class CompressionConfig:
         operation, and never end with a model that is slower than the original. A
         budget of kind latency and the selector "latency" imply it.
       batch_size: of the calls whose latency counts.
+      calibration: what calibration data are used for: "none" (to compare models alone),
+        "symmetric" (fits to the original's inputs, in closed form) or "anchored" (then
+        again, site after site, to what the compressed network makes of them).
+        "symmetric" when None.
+      correct_bias: restore the mean of each site's output on calibration data.
     """
 
     budget: Budget
@@ -39,6 +46,8 @@ class CompressionConfig:
     seed: int = 0
     faster: bool = False
     batch_size: int = 1
+    calibration: str | None = None
+    correct_bias: bool = True
 
     def __post_init__(self):
         from tfapprox import registry
@@ -54,6 +63,10 @@ class CompressionConfig:
             self._check_pruning(self.pruning)
         if self.metric is not None:
             registry.look_up("metric", self.metric)
+        if self.calibration not in (None, *CALIBRATIONS):
+            raise UserError(
+                f"unknown calibration {self.calibration!r}; choose among {', '.join(CALIBRATIONS)}"
+            )
         for flag in ("include", "exclude"):
             _check_regex(flag, getattr(self, flag))
 
@@ -80,6 +93,11 @@ class CompressionConfig:
                 f"{name} chooses by itself which channels go: leave out selector, metric and "
                 "latency, and give a budget of parameters, MACs or bytes"
             )
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether calibration data, if there are any, are to be fitted to."""
+        return self.calibration != "none"
 
     @property
     def measures_latency(self) -> bool:

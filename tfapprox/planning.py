@@ -1,17 +1,18 @@
 """From an inspection to a plan, and from a plan to factorizations."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tfapprox import registry
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
-from tfapprox.decompositions.blas import threads_for
-from tfapprox.decompositions.joint import build_joint
+from tfapprox.decompositions.blas import for_each_site, threads_for
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
+from tfapprox.fitting import factorize, offer_candidates
+from tfapprox.metrics import WEIGHTED_METRICS
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.error_bound import select_error_bound
@@ -20,6 +21,9 @@ from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import measure_sites
+
+KERNEL_SELECTORS = ("evbmf",)
+"""Selectors that read the kernel's own spectrum, whatever data there are."""
 
 Progress = Callable[[str, int, int], None]
 """Told of every step as (phase, steps done, steps in all)."""
@@ -62,12 +66,12 @@ def make_plan(
             f"--include {config.include!r} and --exclude {config.exclude!r} leave none of the "
             f"{len(inspection.sites)} sites; the first is called {inspection.sites[0].name!r}"
         )
-    metric = config.metric or registry.SELECTOR_METRIC[config.selector]
-    tables = []
-    for done, site in enumerate(admitted):
-        progress("planning", done, len(admitted))
-        tables.append(_candidates(site, metric, config, spectra))
-    progress("planning", len(admitted), len(admitted))
+    metric = metric_for(config, admitted)
+    tables = for_each_site(
+        admitted,
+        lambda site: _candidates(site, metric, config, spectra),
+        lambda done: progress("planning", done, len(admitted)),
+    )
     whole = inspection.cost
     if config.measures_latency:
         timed = _required(timed, config)
@@ -93,6 +97,23 @@ def make_plan(
         saved = sum((v.before.latency - v.after.latency for v in verdicts), 0)
         settings["latency"] = timed.prediction(saved).to_json()
     return Plan(verdicts, settings)
+
+
+def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
+    """Returns the config's metric, or else the selector's, or that of the calibration data.
+
+    Raises:
+      UserError: the config asks for one that takes calibration data, and there are none.
+    """
+    calibrated = any(site.weight is not None for site in sites)
+    if config.metric in WEIGHTED_METRICS and not calibrated:
+        raise UserError(
+            f"metric {config.metric} needs calibration data: give --calibration_data (and not "
+            "--calibration none), or choose another"
+        )
+    if config.metric is None and calibrated and config.selector not in KERNEL_SELECTORS:
+        return "covariance"
+    return config.metric or registry.SELECTOR_METRIC[config.selector]
 
 
 def full_rank_plan(inspection: Inspection, decomposition: str = "svd") -> Plan:
@@ -124,8 +145,6 @@ def factorize_plan(
     """
     _check_plan(inspection, plan)
     planned = {verdict.site: verdict for verdict in plan.verdicts}
-    sites = [(site, planned.get(site.name)) for site in inspection.sites]
-    joint = build_joint([(site, v.choice) for site, v in sites if v is not None and v.choice])
     factorizations: dict[str, Factorization] = {}
     verdicts = []
     for done, site in enumerate(inspection.sites):
@@ -136,8 +155,10 @@ def factorize_plan(
             verdicts.append(_dense(site, reason, verdict.before.latency))
             continue
         with threads_for(site):
-            built = joint.get(site.name) or _factorize(site, verdict.choice, spectra)
+            built = factorize(site, verdict.choice, spectra)
         factorizations[site.name] = built
+        if site.weight is not None:
+            verdict = dataclasses.replace(verdict, error=_error(site, built, plan))
         after = built.cost(site.geometries)
         verdicts.append(
             dataclasses.replace(
@@ -150,11 +171,6 @@ def factorize_plan(
         )
     progress("factorizing", len(inspection.sites), len(inspection.sites))
     return dataclasses.replace(plan, verdicts=tuple(verdicts)), factorizations
-
-
-def _factorize(site: Site, choice: Configuration, spectra: SpectrumCache) -> Factorization:
-    method = registry.look_up("decomposition", choice.decomposition)
-    return method.factorize(site, choice, spectra)
 
 
 def keep_fastest(plan: Plan, count: int) -> Plan:
@@ -190,14 +206,22 @@ def cost_after(inspection: Inspection, plan: Plan) -> Cost:
 def _candidates(
     site: Site, metric: str, config: CompressionConfig, spectra: SpectrumCache
 ) -> CandidateTable:
-    with threads_for(site):
-        tables = [
-            registry.DECOMPOSITIONS[name].candidates(site, metric, config.candidates, spectra)
-            for name in config.decompositions
-        ]
+    if metric not in WEIGHTED_METRICS:
+        site = dataclasses.replace(site, weight=None)
+    tables = [
+        offer_candidates(name, site, metric, config.candidates, spectra)
+        for name in config.decompositions
+    ]
     table = CandidateTable.join(tables)
     spectra.trim(site, table.configurations)
     return table
+
+
+def _error(site: Site, built: Factorization, plan: Plan) -> float:
+    """Returns the relative error of what was built, in the plan's metric."""
+    metric = registry.look_up("metric", plan.settings.get("metric", "covariance"))
+    lost = metric.distance(site, built.reconstruct())
+    return lost / (metric.site_norm(site, SpectrumCache()) or 1.0)
 
 
 def _select(problem: Problem, config: CompressionConfig) -> Selection:
@@ -226,7 +250,7 @@ def _time(
     """Returns the tables with latencies; of another budget's, only what is faster."""
 
     def build(site: Site, choice: Configuration) -> Factorization:
-        return registry.DECOMPOSITIONS[choice.decomposition].factorize(site, choice, spectra)
+        return factorize(site, choice, spectra)
 
     tables = measure_sites(sites, tables, build, timed.dense, timed.options, progress, timed.cache)
     if config.budget.kind == "latency":

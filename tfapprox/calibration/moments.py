@@ -42,23 +42,24 @@ class MomentAccumulator:
         self._keeps_inputs = keeps_inputs
         self._total = np.zeros((size, size), np.float32 if keeps_inputs else np.float64)
         self._sum = np.zeros(matrix.shape[0])
-        self._energy = 0.0
+        self._energy = self._mass = 0.0
         self._origin: np.ndarray | None = None
         self.rows = 0
 
-    def add(self, rows: np.ndarray) -> None:
-        """Takes in some rows, [n, D]."""
+    def add(self, rows: np.ndarray, weight: float = 1.0) -> None:
+        """Takes in some rows, [n, D], each of which counts as `weight` rows."""
         if not len(rows):
             return
         rows = np.asarray(rows, self._kernel.dtype)
         if self._origin is None:
             self._origin = rows.mean(axis=0)
         rows = rows - self._origin
-        self._sum += rows.sum(axis=0, dtype=np.float64)
-        self._energy += float(np.vdot(rows, rows))
+        self._sum += weight * rows.sum(axis=0, dtype=np.float64)
+        self._energy += weight * float(np.vdot(rows, rows))
+        self._mass += weight * len(rows)
         self.rows += len(rows)
         seen = rows if self._keeps_inputs else rows @ self._kernel
-        self._total += seen.T @ seen
+        self._total += weight * (seen.T @ seen)
 
     def finish(self, centred: bool = True, shrinkage: float | None = None) -> Moments:
         """Returns the moments of all rows.
@@ -74,7 +75,7 @@ class MomentAccumulator:
         """
         if self._origin is None:
             raise ValueError("no rows to take moments of")
-        origin, count = self._origin.astype(np.float64), self.rows
+        origin, count = self._origin.astype(np.float64), self._mass
         shift = self._sum / count
         center = origin + shift if centred else np.zeros_like(origin)
         # About c: E (x-o)(x-o)' - s s' about the mean, then + (mean - c)(mean - c)'.
@@ -86,13 +87,13 @@ class MomentAccumulator:
             moment += np.outer(sign * vector, vector).astype(moment.dtype)
         variance = self._energy / count - float(shift @ shift) + float(beyond @ beyond)
         variance = max(variance, 0.0) / len(origin)
-        share = shrinkage_for(moment, count) if shrinkage is None else shrinkage
+        share = shrinkage_for(moment, self.rows) if shrinkage is None else shrinkage
         if self._keeps_inputs:
             moment *= 1 - share
             moment.ravel()[:: len(moment) + 1] += share * variance
-            return Moments(center, moment, None, count)
+            return Moments(center, moment, None, self.rows)
         gram = self._kernel.T @ self._kernel
-        return Moments(center, None, (1 - share) * moment + share * variance * gram, count)
+        return Moments(center, None, (1 - share) * moment + share * variance * gram, self.rows)
 
 
 def shrinkage_for(moment: np.ndarray, rows: int) -> float:

@@ -6,7 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 from tfapprox.config import CompressionConfig
+from tfapprox.serving.calibration_data import CalibrationData
 from tfapprox.serving.inputs import Inputs
+from tfapprox.training.distillation_config import DistillationConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Job:
     threads: int | None
     evaluate: Callable[[str], float] | None
     scores: str | PathLike[str] | None
+    calibration_data: CalibrationData | None = None
+    distillation: DistillationConfig | None = None
+    work_dir: Path | None = None
 
     @property
     def measured_sizes(self) -> tuple[int, ...]:

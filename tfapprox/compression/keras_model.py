@@ -4,15 +4,20 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
+from tfapprox.compression.calibrating import Calibration, calibrate, keras_target
 from tfapprox.compression.scoring import make_score, score_both
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.errors import UserError
 from tfapprox.planning import Progress, cost_after, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
 from tfapprox.rewriters.plan import Plan
+from tfapprox.training.distillation_config import DistillationConfig
+
+_COMPARED = 64  # examples of the calibration data that both models are run on
 
 
 def compress_model(
@@ -21,8 +26,11 @@ def compress_model(
     *,
     plan: Plan | None = None,
     inputs: Any = None,
+    calibration_data: Any = None,
     evaluate: Callable[[Any], float] | None = None,
     scores: str | PathLike[str] | None = None,
+    distillation: DistillationConfig | None = None,
+    work_dir: str | PathLike[str] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Any, Report]:
     """Returns a cheaper Keras model made of stock layers, and the report.
@@ -35,8 +43,13 @@ def compress_model(
       config: see `compress_saved_model`.
       plan: follow this one instead of making one.
       inputs: what `model(inputs)` takes, to compare both models on, and for pfp to judge
-        channels by; made up when None.
+        channels by; the first of `calibration_data` when None, or made up.
+      calibration_data: what to fit the layers to, as `config.calibration` says: arrays as
+        `model(inputs)` takes them, a function that returns batches, or an iterable of
+        batches, such as a tf.data.Dataset; inputs alone, without labels.
       evaluate, scores: see `compress_saved_model`; here evaluate takes a Keras model.
+      distillation: train the new layers to give the original's outputs on those data.
+      work_dir: keeps the training's state; a killed call that is made again goes on there.
       progress: told of every step.
 
     Raises:
@@ -46,12 +59,24 @@ def compress_model(
     """
     from tfapprox.rewriters.keras_inspection import inspect_keras_model
     from tfapprox.rewriters.keras_model import rewrite_keras_model
+    from tfapprox.rewriters.keras_probe import batches_of, head_of
     from tfapprox.rewriters.keras_pruning import prune, pruning_of
     from tfapprox.rewriters.verify_keras import verify_keras_model
+    from tfapprox.training.distill_keras_model import distill_keras_model
 
+    if distillation is not None and calibration_data is None:
+        raise UserError("distillation trains on calibration data: give some")
     clock = Clock()
     with clock("reading"):
         inspection = inspect_keras_model(model)
+    calibration: Calibration | None = None
+    if calibration_data is not None:
+        inputs = head_of(calibration_data, _COMPARED) if inputs is None else inputs
+        if config.calibrates and not config.pruning:
+            with clock("calibrating"):
+                target = keras_target(model, inspection, calibration_data)
+                calibration = calibrate(inspection, config, target, progress)
+                inspection = calibration.weighted(inspection)
     score = None
     if evaluate is not None:
         score = make_score(
@@ -65,11 +90,18 @@ def compress_model(
         spectra = SpectrumCache()
     else:
         plan, factorizations, spectra = decide(
-            inspection, config, plan, clock, progress, score=score
+            inspection, config, plan, clock, progress, score=score, calibration=calibration
         )
         after = cost_after(inspection, plan)
         with clock("writing"):
             rewritten = rewrite_keras_model(model, factorizations)
+    distilled = None
+    if distillation is not None:
+        with clock("distilling"):
+            distilled = distill_keras_model(
+                rewritten, model, batches_of(calibration_data), distillation,
+                work_dir=work_dir, progress=progress,
+            )  # fmt: skip
     with clock("verifying"):
         verification = require_passed(
             verify_keras_model(rewritten, model, inputs, seed=config.seed)
@@ -84,9 +116,10 @@ def compress_model(
         environment=collect_environment(seed=config.seed),
         verification=verification,
         spectra=collect_spectra(inspection, plan, spectra),
-        notes=inspection.notes,
+        notes=(*inspection.notes, *(() if calibration is None else calibration.notes)),
         seconds=clock.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         scores=measured,
+        distillation=distilled,
     )
     return rewritten, report

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
+from tfapprox.compression.calibrating import Calibration, calibrate, saved_model_target
 from tfapprox.compression.job import Job
+from tfapprox.compression.resuming import keep_plan, kept_plan
 from tfapprox.compression.scoring import score_both, score_saved_models
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.compression.timing import (
@@ -18,6 +20,7 @@ from tfapprox.compression.timing import (
 )
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.errors import UserError
 from tfapprox.planning import (
     Progress,
     cost_after,
@@ -30,10 +33,16 @@ from tfapprox.report.spectra import collect_spectra
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.plan import EXTRA, Plan
 from tfapprox.rewriters.publish import check_target, staged
+from tfapprox.serving.calibration_data import CalibrationData, Source, open_calibration_data
+from tfapprox.serving.cc_loader import find_signature
 from tfapprox.serving.inputs import Inputs
+from tfapprox.serving.signature import default_signature, read_signatures
 from tfapprox.serving.warmup import check_warmup_support, write_warmup
+from tfapprox.training.distillation_config import Distillation, DistillationConfig
 
 ModelPath = str | PathLike[str]
+
+_COMPARED = 64  # examples of the calibration data that both models are run on
 
 
 def plan_saved_model(
@@ -43,6 +52,7 @@ def plan_saved_model(
     tags: Sequence[str] = ("serve",),
     signature: str | None = None,
     inputs: Inputs | None = None,
+    calibration_data: Source | None = None,
     threads: int | None = None,
     evaluate: Callable[[str], float] | None = None,
     scores: ModelPath | None = None,
@@ -58,15 +68,20 @@ def plan_saved_model(
     from tfapprox.rewriters.saved_model import open_saved_model
 
     progress("reading the model", 0, 0)
+    data = _open_data(calibration_data, source, tags, signature)
+    inputs = _or_head(inputs, data)
     opened = open_saved_model(str(source), tags, signature, _shapes(inputs))
-    timed = None
+    inspection, timed = opened.inspection, None
+    if data is not None and config.calibrates:
+        target = saved_model_target(opened, data, tags)
+        inspection = calibrate(inspection, config, target, progress).weighted(inspection)
     if config.measures_latency:
         timed = time_original(
-            Path(source), inputs, tags, signature, config, threads, opened.inspection.sites,
+            Path(source), inputs, tags, signature, config, threads, inspection.sites,
             progress,
         )  # fmt: skip
-    score = score_saved_models(Path(source), opened, evaluate, scores)
-    return make_plan(opened.inspection, config, SpectrumCache(), progress, timed, score)
+    score = score_saved_models(Path(source), opened, inspection.sites, evaluate, scores)
+    return make_plan(inspection, config, SpectrumCache(), progress, timed, score)
 
 
 def compress_saved_model(
@@ -77,6 +92,7 @@ def compress_saved_model(
     tags: Sequence[str] = ("serve",),
     signature: str | None = None,
     inputs: Inputs | None = None,
+    calibration_data: Source | None = None,
     warmup: Inputs | None = None,
     plan: Plan | None = None,
     overwrite: bool = False,
@@ -85,6 +101,8 @@ def compress_saved_model(
     evaluate: Callable[[str], float] | None = None,
     scores: ModelPath | None = None,
     spectra: SpectrumCache | None = None,
+    distillation: DistillationConfig | None = None,
+    work_dir: ModelPath | None = None,
     progress: Progress = no_progress,
 ) -> Report:
     """Writes a cheaper SavedModel to `destination` and returns what became of it.
@@ -100,7 +118,9 @@ def compress_saved_model(
       tags: of the graph to rewrite.
       signature: whose MACs and latency count; serving_default, or else the first.
       inputs: one array for each input key of the signature, to compare both models on;
-        made up when None.
+        the first of `calibration_data` when None, or made up.
+      calibration_data: what to fit the sites to, as `config.calibration` says; in any
+        form that `open_calibration_data` takes.
       warmup: what TF Serving replays before it lets requests in, in the form of
         `inputs`; a record that the source has is replaced, or else kept.
       plan: follow this one instead of making one.
@@ -112,17 +132,26 @@ def compress_saved_model(
         for many models with one site replaced.
       scores: JSON file that remembers what `evaluate` returned to that selector.
       spectra: what earlier calls for the same model have found; filled for later ones.
+      distillation: train the new factors to give the original's outputs on the calibration
+        data.
+      work_dir: keeps the plan and the training's state; a killed call that is made again
+        goes on there.
       progress: told of every step.
 
     Raises:
-      UserError: bad source, destination, plan or inputs, an infeasible budget,
+      UserError: bad source, destination, plan, inputs or data, an infeasible budget,
         nothing to replace, or no result that is faster where the config asks for one.
       VerificationError: the result, read back, is not what it should be.
     """
+    if distillation is not None and calibration_data is None:
+        raise UserError("distillation trains on calibration data: give some")
+    data = _open_data(calibration_data, source, tags, signature)
     job = Job(
-        Path(source), Path(destination), config, tuple(tags), signature, inputs, warmup,
-        overwrite, tuple(batch_sizes), threads, evaluate, scores,
+        Path(source), Path(destination), config, tuple(tags), signature, _or_head(inputs, data),
+        warmup, overwrite, tuple(batch_sizes), threads, evaluate, scores, data,
+        distillation, None if work_dir is None else Path(work_dir),
     )  # fmt: skip
+    plan = plan or kept_plan(job.work_dir, job.source, config)
     clock = Clock()
     notes: list[str] = []
     while True:
@@ -155,14 +184,22 @@ def _attempt(
         progress("reading the model", 0, 0)
         opened = open_saved_model(str(job.source), job.tags, job.signature, _shapes(job.inputs))
     inspection, config, timed = opened.inspection, job.config, None
+    calibration: Calibration | None = None
+    if job.calibration_data is not None and config.calibrates:
+        with clock("calibrating"):
+            target = saved_model_target(opened, job.calibration_data, job.tags)
+            calibration = calibrate(inspection, config, target, progress)
+            inspection = calibration.weighted(inspection)
+            notes = [*notes, *calibration.notes]
     if plan is None and config.measures_latency:
         with clock("timing"):
             timed = time_original(job.source, job.inputs, job.tags, job.signature, config,
                                    job.threads, inspection.sites, progress)  # fmt: skip
-    score = score_saved_models(job.source, opened, job.evaluate, job.scores)
+    score = score_saved_models(job.source, opened, inspection.sites, job.evaluate, job.scores)
     plan, factorizations, spectra = decide(
-        inspection, config, plan, clock, progress, timed, score, spectra
+        inspection, config, plan, clock, progress, timed, score, spectra, calibration
     )
+    keep_plan(job.work_dir, job.source, plan)
     with staged(job.destination) as staging:
         with clock("writing"):
             progress("writing", 0, 0)
@@ -173,7 +210,11 @@ def _attempt(
         after = model_size(cost_after(inspection, plan), _disk_bytes(staging))
         curves, remarks = collect_spectra(inspection, plan, spectra), inspection.notes
         # TensorFlow is to load both models now: give it the memory back.
-        del opened, inspection, factorizations, spectra, score
+        del opened, inspection, factorizations, spectra, score, calibration
+        distilled = None
+        if job.distillation is not None:
+            with clock("distilling"):
+                distilled = _distil(job, job.distillation, staging, progress)
         with clock("verifying"):
             verification = _verify(job.source, staging, job.inputs, job.tags, job.signature,
                                    config.seed, progress)  # fmt: skip
@@ -199,13 +240,43 @@ def _attempt(
             seconds=clock.seconds,
             peak_memory_bytes=peak_memory_bytes(),
             scores=measured,
+            distillation=distilled,
         )
         _leave_traces(staging, report)
     return report
 
 
+def _open_data(
+    source: Source | None, model: ModelPath, tags: Sequence[str], signature: str | None
+) -> CalibrationData | None:
+    if source is None:
+        return None
+    if isinstance(source, CalibrationData):
+        return source
+    signatures = read_signatures(str(model), tags)
+    name = signature or default_signature(signatures)
+    return open_calibration_data(source, find_signature(signatures, name, str(model)))
+
+
+def _or_head(inputs: Inputs | None, data: CalibrationData | None) -> Inputs | None:
+    return data.head(_COMPARED) if inputs is None and data is not None else inputs
+
+
 def _shapes(inputs: Inputs | None) -> dict[str, tuple[int, ...]]:
     return {key: value.shape for key, value in (inputs or {}).items()}
+
+
+def _distil(
+    job: Job, config: DistillationConfig, staging: Path, progress: Progress
+) -> Distillation:
+    from tfapprox.training.distill_saved_model import distill_saved_model
+
+    assert job.calibration_data is not None
+    signature = job.signature or default_signature(read_signatures(str(job.source), job.tags))
+    return distill_saved_model(
+        staging, job.source, job.calibration_data, config,
+        signature=signature, tags=job.tags, work_dir=job.work_dir, progress=progress,
+    )  # fmt: skip
 
 
 def _verify(

@@ -6,10 +6,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tfapprox import registry
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.fitting import factorize
 from tfapprox.report.report import Scores
 from tfapprox.selection.greedy import Score, ScoreCache
 from tfapprox.selection.problem import Configuration
@@ -28,6 +28,7 @@ def score_both(evaluate: Callable[[Any], float], before: Any, after: Any) -> Sco
 def score_saved_models(
     source: Path,
     opened: Any,
+    sites: Sequence[Site],
     evaluate: Callable[[str], float] | None,
     scores: str | PathLike[str] | None,
 ) -> Score | None:
@@ -45,7 +46,7 @@ def score_saved_models(
             write_saved_model(opened, factorizations, path)
             return evaluate(path)
 
-    return make_score(opened.inspection.sites, evaluate_with, scores)
+    return make_score(sites, evaluate_with, scores)
 
 
 def make_score(
@@ -58,7 +59,6 @@ def make_score(
     def score(site: Site | None, choice: Configuration | None) -> float:
         if site is None or choice is None:
             return evaluate_with({})
-        method = registry.look_up("decomposition", choice.decomposition)
-        return evaluate_with({site.name: method.factorize(site, choice, spectra)})
+        return evaluate_with({site.name: factorize(site, choice, spectra)})
 
     return score if scores is None else ScoreCache(score, sites, Path(scores))

@@ -1,11 +1,13 @@
 """Steps that compressing a SavedModel and a Keras model share."""
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
+from tfapprox.compression.calibrating import Calibration, anchor, correct_biases
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
@@ -40,14 +42,22 @@ def decide(
     timed: TimedModel | None = None,
     score: Score | None = None,
     spectra: SpectrumCache | None = None,
+    calibration: Calibration | None = None,
 ) -> tuple[Plan, dict[str, Factorization], SpectrumCache]:
-    """Returns the plan, made or given, the stages it asks for, and the spectra it took."""
+    """Returns the plan, made or given, the stages it asks for, and the spectra it took.
+
+    With a calibration, `inspection` is the weighted one.
+    """
     spectra = SpectrumCache() if spectra is None else spectra
     with clock("planning"):
         plan = plan or make_plan(inspection, config, spectra, progress, timed, score)
     with clock("factorizing"):
         plan, factorizations = factorize_plan(inspection, plan, spectra, progress)
         spectra.release()
+    if calibration is not None:
+        plan, factorizations = _calibrated(
+            inspection, plan, factorizations, calibration, config, clock, progress
+        )
     if not factorizations:
         first = plan.verdicts[0]
         raise UserError(
@@ -55,6 +65,25 @@ def decide(
             f"e.g. {first.site}: {first.reason}; --dry_run shows every reason"
         )
     return plan, factorizations, spectra
+
+
+def _calibrated(
+    inspection: Inspection,
+    plan: Plan,
+    factorizations: dict[str, Factorization],
+    calibration: Calibration,
+    config: CompressionConfig,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[Plan, dict[str, Factorization]]:
+    """Returns the plan, which says how it was calibrated, and the stages with their offsets."""
+    kind = config.calibration or "symmetric"
+    settings = {**plan.settings, "calibration": kind, "correct_bias": config.correct_bias}
+    factorizations = correct_biases(inspection, factorizations, calibration)
+    if kind == "anchored" and factorizations:
+        with clock("anchoring"):
+            factorizations = anchor(inspection, plan, factorizations, calibration, config, progress)
+    return dataclasses.replace(plan, settings=settings), factorizations
 
 
 def require_passed(verification: Verification) -> Verification:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import threading
 from collections.abc import Iterable
 
 import numpy as np
@@ -122,7 +123,8 @@ class SpectrumCache:
     """The spectra of one model's sites; a site's name stands for its kernel.
 
     Singular values are kept for good. Bases are kept while they fit into `max_bytes`;
-    the ones longest unused go first and are computed anew when asked for.
+    the ones longest unused go first and are computed anew when asked for. Several
+    threads may use it at once.
     """
 
     def __init__(self, max_bytes: int = 2**30):
@@ -130,6 +132,7 @@ class SpectrumCache:
         self._values: dict[_Key, np.ndarray] = {}
         self._spectra: collections.OrderedDict[_Key, Spectrum] = collections.OrderedDict()
         self._bytes = 0
+        self._lock = threading.RLock()
 
     def holds(self, site: Site, scheme: int = 0, slices: int = 1) -> bool:
         """Says whether these singular values are known already."""
@@ -171,21 +174,24 @@ class SpectrumCache:
                 return
             key = (site.name, settings["scheme"], settings["slices"])
             needed[key] = max(needed.get(key, 0), settings["rank"])
-        for key in [key for key in self._spectra if key[0] == site.name]:
-            spectrum = self._spectra[key]
-            leading = spectrum.basis[:, :, : needed.get(key, 0)].copy()
-            self._keep(key, dataclasses.replace(spectrum, basis=leading))
+        with self._lock:
+            for key in [key for key in self._spectra if key[0] == site.name]:
+                spectrum = self._spectra[key]
+                leading = spectrum.basis[:, :, : needed.get(key, 0)].copy()
+                self._keep(key, dataclasses.replace(spectrum, basis=leading))
 
     def release(self) -> None:
         """Forgets all singular vectors, and keeps the values."""
-        self._spectra.clear()
-        self._bytes = 0
+        with self._lock:
+            self._spectra.clear()
+            self._bytes = 0
 
     def _keep(self, key: _Key, spectrum: Spectrum) -> None:
-        self._values[key] = spectrum.values
-        old = self._spectra.pop(key, None)
-        self._bytes += spectrum.basis.nbytes - (old.basis.nbytes if old is not None else 0)
-        self._spectra[key] = spectrum
-        while self._bytes > self._max_bytes:
-            _, dropped = self._spectra.popitem(last=False)
-            self._bytes -= dropped.basis.nbytes
+        with self._lock:
+            self._values[key] = spectrum.values
+            old = self._spectra.pop(key, None)
+            self._bytes += spectrum.basis.nbytes - (old.basis.nbytes if old is not None else 0)
+            self._spectra[key] = spectrum
+            while self._bytes > self._max_bytes:
+                _, dropped = self._spectra.popitem(last=False)
+                self._bytes -= dropped.basis.nbytes

@@ -220,8 +220,13 @@ def _fill(layer: Any, chain: list[StageLayer]) -> None:
             stage.layer.weights[0].assign(stage.kernel)
         for weight, value in zip(weights_of(stage.layer), stage.weights, strict=False):
             weight.assign(value)
-    if not chain[-1].weights and layer.bias is not None:
-        chain[-1].layer.bias.assign(layer.bias)
+    last = chain[-1]
+    if last.weights:
+        return
+    if layer.bias is not None:
+        last.layer.bias.assign(layer.bias)
+    if last.offset is not None:
+        last.layer.bias.assign_add(last.offset.reshape(last.layer.bias.shape))
 
 
 def _new_input(symbol: Any) -> Any:

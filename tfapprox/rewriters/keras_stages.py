@@ -26,11 +26,13 @@ class StageLayer:
       layer: not built yet.
       kernel: of the layer, None where it has none.
       weights: all of them, bias included, in the place of `kernel`.
+      offset: to add to the original's bias, [out_channels].
     """
 
     layer: Any
     kernel: np.ndarray | None
     weights: tuple[np.ndarray, ...] = ()
+    offset: np.ndarray | None = None
 
 
 def stage_layers(
@@ -66,11 +68,30 @@ def stage_layers(
     for index, stage in enumerate(factorization.stages):
         last = index == len(factorization.stages) - 1
         config = _config(layer, last)
+        if last and factorization.offset is not None:
+            _add_bias(layer, config)
         config["name"] = layer.name if last else name(f"{layer.name}_stage{index}")
         chain += make(layer, stage, config, (index == 0, last), input_shape)
         # Later stages see the same positions, and their own number of channels.
         input_shape = (*input_shape[: -_channel_axes(layer, index)], stage.shape.out_channels)
+    chain[-1] = dataclasses.replace(chain[-1], offset=factorization.offset)
     return chain
+
+
+def offset_reason(layer: Any) -> str:
+    """Says why an offset can't go into a site layer's bias, "" if it can."""
+    axes = getattr(layer, "bias_axes", None)
+    if axes is None or set(axes) == set(_contraction(layer).produced):
+        return ""
+    return f"its bias has the axes {axes!r}, not those of its kernel"
+
+
+def _add_bias(layer: Any, config: dict[str, Any]) -> None:
+    """Makes the config one with a bias over all that the kernel produces."""
+    if not hasattr(layer, "equation"):
+        config["use_bias"] = True
+    elif config["bias_axes"] is None:
+        config["bias_axes"] = _contraction(layer).produced
 
 
 def with_trainable_groups(stage: StageLayer) -> StageLayer:

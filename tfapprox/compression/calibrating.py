@@ -1,0 +1,236 @@
+"""Runs calibration data through a model and fits its sites to them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfapprox.accounting.factorization import Factorization
+from tfapprox.accounting.site import Site
+from tfapprox.calibration.anchoring import AnchoredFits
+from tfapprox.calibration.collecting import MomentCollector
+from tfapprox.calibration.moments import Moments
+from tfapprox.calibration.weights import CovarianceWeight
+from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.errors import UserError
+from tfapprox.fitting import factorize
+from tfapprox.planning import Progress
+from tfapprox.rewriters.inspection import Inspection
+from tfapprox.rewriters.plan import Plan
+from tfapprox.serving.calibration_data import CalibrationData
+
+_ANCHOR_BYTES = 2**30  # of activations, as far as the sites show, in the one anchoring batch
+_MOST_ANCHORS = 2048
+
+
+class Probe(Protocol):
+    """A model that runs under observation."""
+
+    def run(self, batch: Any) -> Any: ...
+
+
+OpenProbe = Callable[[Iterable[str], Any], AbstractContextManager[Probe]]
+"""Returns a probe for some sites and a function that watches them."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """A model to calibrate, in whatever form.
+
+    Attributes:
+      open_probe: see `OpenProbe`.
+      batches: calibration data, each time from the start.
+      head: returns the first so many examples as one batch.
+      unwatched: site -> why it can't be observed.
+      unbiased: site -> why its bias can't be corrected.
+    """
+
+    open_probe: OpenProbe
+    batches: Iterable[Any]
+    head: Callable[[int], Any]
+    unwatched: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unbiased: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """What the data say of the sites.
+
+    Attributes:
+      target: the model that was run.
+      moments: of every site that was executed.
+      notes: on sites that were not, or not wholly.
+    """
+
+    target: Target
+    moments: Mapping[str, Moments]
+    notes: tuple[str, ...]
+
+    def weighted(self, inspection: Inspection) -> Inspection:
+        """Returns the inspection with sites that are fitted to the data."""
+        sites = [
+            dataclasses.replace(site, weight=CovarianceWeight(self.moments[site.name]))
+            if site.name in self.moments
+            else site
+            for site in inspection.sites
+        ]
+        return dataclasses.replace(inspection, sites=tuple(sites))
+
+
+def calibrate(
+    inspection: Inspection, config: CompressionConfig, target: Target, progress: Progress
+) -> Calibration:
+    """Runs all batches through the original and returns the moments of its sites.
+
+    Raises:
+      UserError: no site that takes part can be observed, or none is executed.
+    """
+    admitted = [s for s in inspection.sites if config.admits(s.name)]
+    watched = [site for site in admitted if site.name not in target.unwatched]
+    collector = MomentCollector(watched, seed=config.seed)
+    with target.open_probe([site.name for site in watched], collector.watch) as probe:
+        for done, batch in enumerate(target.batches):
+            progress("calibrating", done, 0)
+            collector.start_run()
+            probe.run(batch)
+    uncentred = set(target.unbiased) if config.correct_bias else {s.name for s in watched}
+    moments = collector.moments(uncentred)
+    if not moments:
+        raise UserError(
+            "no site was executed on the calibration data: another signature may be the one "
+            "that uses the kernels (--signature_def), or go without --calibration_data"
+        )
+    notes = [
+        f"{site.name}: not calibrated, {target.unwatched[site.name]}"
+        for site in admitted
+        if site.name in target.unwatched
+    ]
+    notes += [
+        f"{site.name}: not calibrated, the calibration data never reach it"
+        for site in watched
+        if site.name not in moments
+    ]
+    notes += [
+        f"{site.name}: {site.kernel[..., 0].size} inputs are beyond the memory bound of "
+        "calibration; only the outputs were taken, so only svd scheme 0 is fitted to data"
+        for site in watched
+        if site.name in collector.outputs_only
+    ]
+    if config.correct_bias:
+        notes += [
+            f"{name}: bias not corrected, {reason}"
+            for name, reason in target.unbiased.items()
+            if name in moments
+        ]
+    return Calibration(target, moments, tuple(notes))
+
+
+def correct_biases(
+    inspection: Inspection,
+    factorizations: Mapping[str, Factorization],
+    calibration: Calibration,
+) -> dict[str, Factorization]:
+    """Returns the factorizations with offsets that restore the mean output of every site."""
+    kernels = {site.name: site.kernel for site in inspection.sites}
+    corrected = {}
+    for name, built in factorizations.items():
+        moments = calibration.moments.get(name)
+        if moments is not None and moments.center.any():
+            lost = kernels[name].astype(np.float64) - built.reconstruct()
+            offset = moments.center @ lost.reshape(len(moments.center), -1)
+            built = dataclasses.replace(built, offset=offset.astype(kernels[name].dtype))
+        corrected[name] = built
+    return corrected
+
+
+def anchor(
+    inspection: Inspection,
+    plan: Plan,
+    factorizations: Mapping[str, Factorization],
+    calibration: Calibration,
+    config: CompressionConfig,
+    progress: Progress,
+) -> dict[str, Factorization]:
+    """Returns the factorizations fitted anew to what the sites before them give.
+
+    One batch is run twice, whatever the number of sites; see `AnchoredFits`.
+    """
+    sites = {site.name: site for site in inspection.sites if site.name in calibration.moments}
+    anchored = [
+        name
+        for name in factorizations
+        if name in sites and calibration.moments[name].inputs is not None
+    ]
+    done = 0
+
+    def told(name: str) -> None:
+        nonlocal done
+        done += 1
+        progress("anchoring", done, len(anchored))
+
+    def fit(choice: Any, site: Site) -> Factorization:
+        return factorize(site, choice, SpectrumCache())
+
+    fits = {name: functools.partial(fit, plan.choices[name]) for name in anchored}
+    progress("anchoring", 0, len(anchored))
+    batch = calibration.target.head(_anchors(inspection))
+    unbiased = set(calibration.target.unbiased) if config.correct_bias else set(sites)
+    run = AnchoredFits(sites, fits, unbiased, told, config.seed)
+    watch = run.record
+
+    def watching(*call: Any) -> tuple[np.ndarray, np.ndarray]:
+        return watch(*call)
+
+    with calibration.target.open_probe(sites, watching) as probe:
+        probe.run(batch)
+        run.turn()
+        watch = run.replay
+        probe.run(batch)
+    return {**factorizations, **run.fitted}
+
+
+def _anchors(inspection: Inspection) -> int:
+    """Returns how many examples the one batch of anchoring has."""
+    values = 0
+    for site in inspection.sites:
+        for place in site.geometries:
+            height, width = place.output_size(site.kernel_size)
+            values += place.input_size[0] * place.input_size[1] * site.in_channels
+            values += height * width * site.out_channels
+    return max(1, min(_MOST_ANCHORS, _ANCHOR_BYTES // max(1, 4 * values)))
+
+
+def saved_model_target(opened: Any, data: CalibrationData, tags: Sequence[str]) -> Target:
+    """Returns an opened SavedModel as something to calibrate."""
+    from tfapprox.rewriters.saved_model.probing import (
+        SavedModelProbe,
+        offset_reason,
+        watch_reason,
+    )
+
+    kernels = [kernel for kernel in opened.kernels if not kernel.reason]
+    unwatched = {k.name: reason for k in kernels if (reason := watch_reason(k))}
+    unbiased = {k.name: reason for k in kernels if (reason := offset_reason(k))}
+    return Target(
+        lambda names, watch: SavedModelProbe(opened, list(names), watch, tags),
+        data, data.head, unwatched, unbiased,
+    )  # fmt: skip
+
+
+def keras_target(model: Any, inspection: Inspection, data: Any) -> Target:
+    """Returns a Keras model as something to calibrate."""
+    from tfapprox.rewriters.keras_graph import layers_by_path
+    from tfapprox.rewriters.keras_probe import KerasProbe, batches_of, head_of
+    from tfapprox.rewriters.keras_stages import offset_reason
+
+    sites = {site.name: site for site in inspection.sites}
+    layers = layers_by_path(model)
+    unbiased = {name: reason for name in sites if (reason := offset_reason(layers[name]))}
+    return Target(
+        lambda names, watch: KerasProbe(model, {n: sites[n] for n in names}, watch, unbiased),
+        batches_of(data), functools.partial(head_of, data), unbiased=unbiased,
+    )  # fmt: skip
