@@ -1,5 +1,6 @@
 """The command line explains itself and refuses what it does not know."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -101,3 +102,15 @@ def test_the_program_starts_without_tensorflow_and_scipy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "set()\n"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("shtab") is None,
+    reason="shtab is not installed: pip install 'tfapprox[completion]'",
+)
+def test_completion_knows_every_command_and_its_flags():
+    command = [sys.executable, "-m", "shtab", "--shell=bash", "tfapprox.cli.parser.make_parser"]
+    script = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "complete -o" in script
+    for word in (*COMMANDS, "--keep_macs", "--base_path"):
+        assert word in script

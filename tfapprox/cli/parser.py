@@ -63,6 +63,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Args:
       argv: the program's name and its arguments.
     """
+    # The flags of one command may ask the registry, hence load scipy: those of the
+    # others can do without.
+    return make_parser([name for name in COMMANDS if name in argv]).parse_args(list(argv[1:]))
+
+
+def make_parser(commands: Sequence[str] = tuple(COMMANDS)) -> Parser:
+    """Returns the parser, with the flags of these commands; shell completion asks for all."""
     parser = Parser(prog="tfapprox", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"tfapprox {tfapprox.__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -75,9 +82,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
             description=description,
             epilog=command.EXAMPLES,
         )
-        # The flags of one command may ask the registry, hence load scipy: those of
-        # the others can do without.
-        if name in argv:
+        if name in commands:
             command.add_flags(subparser)
             subparser.set_defaults(command=command)
-    return parser.parse_args(list(argv[1:]))
+    return parser

@@ -135,10 +135,11 @@ def _copy_but_graph(old: MetaGraph, new: MetaGraph) -> None:
     for field, value in old.ListFields():
         if field.name == "graph_def":
             continue
-        if field.is_repeated and field.message_type and field.message_type.GetOptions().map_entry:
+        # By the container: descriptors say it differently in old and new protobuf.
+        if hasattr(value, "keys"):
             for key in value:
                 getattr(new, field.name)[key].CopyFrom(value[key])
-        elif field.is_repeated:
+        elif hasattr(value, "extend"):
             getattr(new, field.name).extend(value)
         else:
             getattr(new, field.name).CopyFrom(value)

@@ -1,0 +1,96 @@
+"""What one environment can't show: other Pythons, other TensorFlows, and a clean install.
+
+`nox` runs everything and takes an hour; `nox -l` lists the sessions, `nox -s wheel-3.13` runs
+those of one. Interpreters that are missing are skipped. Each session builds nothing of its
+own: it installs the wheel (or source archive) and leaves the checkout behind.
+"""
+
+import os
+import pathlib
+import shutil
+
+import nox
+
+ROOT = pathlib.Path(__file__).parent
+PYTHONS = ("3.11", "3.12", "3.13")
+# What runs outside the checkout against the installed package, in a few minutes.
+TESTS = (
+    "tests/cli",
+    "tests/compression",
+    "tests/layers",
+    "tests/rewriters/keras_model_test.py",
+    "tests/rewriters/saved_model/contract_test.py",
+    "tests/serving",
+)
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = False
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("extras", ["none", "all"])
+def wheel(session: nox.Session, extras: str) -> None:
+    """The wheel alone, with the newest absl-py; and with all extras, where TFMOT holds it at 1."""
+    built = _build(session, "wheel")
+    session.install(f"{built}[all]" if extras == "all" else str(built))
+    _use(session)
+    if extras == "all":
+        _test(session, *session.posargs or ("tests/combining", *TESTS))
+
+
+@nox.session(python=PYTHONS[1])
+def sdist(session: nox.Session) -> None:
+    """The source archive, installed and used."""
+    session.install(str(_build(session, "sdist")))
+    _use(session)
+
+
+@nox.session(python=PYTHONS[0])
+def oldest(session: nox.Session) -> None:
+    """The oldest releases that pyproject.toml allows."""
+    built = _build(session, "wheel")
+    constraints = ROOT / "tools" / "constraints" / "oldest.txt"
+    extras = f"{built}[experiments,report,serving]"
+    session.install("-c", str(constraints), extras, "hypothesis", "pytest", "pytest-xdist")
+    _use(session)
+    _test(session, *session.posargs or (*TESTS, "tests/ops", "tests/rewriters"))
+
+
+def _build(session: nox.Session, kind: str) -> pathlib.Path:
+    """Returns a fresh wheel or source archive, made from what git knows of."""
+    folder = pathlib.Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder / "source", ignore_errors=True)
+    (folder / "source").mkdir()
+    listed = session.run("git", "ls-files", external=True, silent=True)
+    for name in str(listed).splitlines():
+        if (ROOT / name).is_file():
+            (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / "source" / name)
+    session.install("build", "setuptools>=77")
+    options = ("--no-isolation", f"--{kind}", "--outdir", str(folder / "dist"))
+    session.run("python", "-m", "build", *options, str(folder / "source"), silent=True)
+    suffix = "*.whl" if kind == "wheel" else "*.tar.gz"
+    return max((folder / "dist").glob(suffix), key=os.path.getmtime)
+
+
+def _use(session: nox.Session) -> None:
+    """Runs the program in an empty folder: version, help, and one whole job."""
+    empty = pathlib.Path(session.create_tmp()).resolve() / "empty"
+    shutil.rmtree(empty, ignore_errors=True)
+    empty.mkdir()
+    shutil.copy(ROOT / "tools" / "try_program.py", empty)
+    with session.chdir(empty):
+        session.run("tfapprox", "--version")
+        session.run("python", "-m", "tfapprox", "compress", "--help", silent=True)
+        session.run("python", "try_program.py", env=QUIET)
+    session.run("python", "-m", "pip", "check")
+
+
+def _test(session: nox.Session, *tests: str) -> None:
+    """Runs tests where the checkout's package is not found, only the installed one."""
+    source = pathlib.Path(session.create_tmp()).resolve() / "source"
+    shutil.rmtree(source / "tfapprox")
+    with session.chdir(source):
+        session.run("python", "-m", "pytest", "-n", "auto", "--dist", "loadfile", *tests, env=QUIET)
