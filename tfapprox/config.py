@@ -7,6 +7,7 @@ from typing import Any
 
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
+from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.problem import Budget
 
 CALIBRATIONS = ("none", "symmetric", "anchored")
@@ -29,6 +30,7 @@ class CompressionConfig:
         operation, and never end with a model that is slower than the original. A
         budget of kind latency and the selector "latency" imply it.
       batch_size: of the calls whose latency counts.
+      evbmf_weakening, evbmf_floor: see `EvbmfSelector`; of the selector evbmf alone.
       calibration: what calibration data are used for: "none" (to compare models alone),
         "symmetric" (fits to the original's inputs, in closed form) or "anchored" (then
         again, site after site, to what the compressed network makes of them).
@@ -46,6 +48,8 @@ class CompressionConfig:
     seed: int = 0
     faster: bool = False
     batch_size: int = 1
+    evbmf_weakening: float = 1.0
+    evbmf_floor: int = 0
     calibration: str | None = None
     correct_bias: bool = True
 
@@ -56,6 +60,7 @@ class CompressionConfig:
             raise UserError(f"batch size must be at least 1, got {self.batch_size}")
 
         registry.look_up("selector", self.selector)
+        EvbmfSelector(self.evbmf_weakening, self.evbmf_floor)  # in range?
         for name in self.decompositions:
             if name not in registry.PRUNINGS:
                 registry.look_up("decomposition", name)

@@ -15,7 +15,7 @@ from tfapprox.fitting import factorize, offer_candidates
 from tfapprox.metrics import WEIGHTED_METRICS
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan, Verdict
-from tfapprox.selection.error_bound import select_error_bound
+from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.greedy import Score, score_tables
 from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
@@ -225,9 +225,10 @@ def _error(site: Site, built: Factorization, plan: Plan) -> float:
 
 
 def _select(problem: Problem, config: CompressionConfig) -> Selection:
-    if config.budget.max_error is not None:
-        return select_error_bound(problem)
-    return registry.SELECTORS[config.selector](problem)
+    selector = registry.SELECTORS[config.selector]
+    if isinstance(selector, EvbmfSelector):
+        selector = EvbmfSelector(config.evbmf_weakening, config.evbmf_floor)
+    return selector(problem)
 
 
 def _required(timed: TimedModel | None, config: CompressionConfig) -> TimedModel:

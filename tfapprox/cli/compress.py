@@ -6,16 +6,20 @@ both, and puts it in place in one step. The source is never changed.
 """
 
 import argparse
+from typing import TYPE_CHECKING
 
 from tfapprox.cli import sampling, slices, sweep
-from tfapprox.cli.compress_config import check, make_config
+from tfapprox.cli.compress_config import check, make_config, make_distillation
 from tfapprox.cli.compress_flags import add_flags
-from tfapprox.cli.inputs import choose_signature, evaluation
+from tfapprox.cli.inputs import calibration_data, choose_signature, evaluation, head
 from tfapprox.cli.output import read_text
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.cli.telling import tell
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.inputs import read_inputs
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = ["EXAMPLES", "add_flags", "execute", "make_config"]
 
@@ -29,6 +33,8 @@ examples:
     tfapprox compress --dir model --output_dir small --keep_latency 0.7 --batch_size 8 --threads 2
   compare several budgets, on one page:
     tfapprox compress --dir model --output_dir budgets --sweep 0.3,0.5,0.7 --report report.html
+  let the factors learn the original's outputs:
+    tfapprox compress --dir m --output_dir s --keep_macs .3 --calibration_data x --distill_steps 500
   look at the plan, edit it, apply it:
     tfapprox compress --dir model --keep_params 0.3 --dry_run --save_plan plan.json
     tfapprox compress --dir model --output_dir small --plan plan.json
@@ -45,9 +51,7 @@ def execute(args: argparse.Namespace) -> int:
     check(args)
     config, given = make_config(args), _read_plan(args.plan)
     name, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
-    inputs = None
-    if args.calibration_data is not None:
-        inputs = read_inputs(args.calibration_data, signature)
+    data = calibration_data(args, signature)
     warmup = None if args.warmup is None else read_inputs(args.warmup, signature)
     report = None
     with ProgressBars() as progress:
@@ -56,9 +60,10 @@ def execute(args: argparse.Namespace) -> int:
         model = {
             "tags": args.tag_set,
             "signature": args.signature_def,
-            "inputs": inputs,
+            "inputs": head(data),
+            "calibration_data": data,
             "threads": args.threads,
-            "evaluate": evaluation(args, name, inputs),
+            "evaluate": evaluation(args, name, signature),
             "scores": args.scores,
             "progress": progress,
         }
@@ -72,6 +77,8 @@ def execute(args: argparse.Namespace) -> int:
                 warmup=warmup,
                 plan=given,
                 overwrite=args.overwrite,
+                distillation=make_distillation(args),
+                work_dir=args.work_dir,
                 **model,
             )
             plan = report.plan

@@ -9,11 +9,18 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import Budget, CostKind
+from tfapprox.training.distillation_config import DistillationConfig
 
 # Flags that make a plan, with what they are called in a config; a given plan has
 # already settled them, so the two are refused together.
 _PLANNING_FLAGS = ("selector", "decompositions", "metric", "include", "exclude")
-_KEPT: tuple[CostKind, ...] = ("macs", "params", "latency")
+_EVBMF_FLAGS = ("evbmf_weakening", "evbmf_floor")
+_KEPT: tuple[CostKind, ...] = ("macs", "params", "bytes", "latency")
+_DISTILLATION_FLAGS = {
+    "distill_learning_rate": "learning_rate",
+    "distill_batch_size": "batch_size",
+    "distribution_strategy": "strategy",
+}
 _CANDIDATE_FLAGS = ("schemes", "slices", "rank_multiple")
 
 
@@ -33,8 +40,10 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--max_latency_ms must be above 0, got {args.max_latency_ms}")
     if args.selector == "greedy" and args.labels is None:
         raise UserError("--selector greedy evaluates each candidate: give --labels too")
-    if args.labels is not None and args.calibration_data is None:
-        raise UserError("--labels are the classes of --calibration_data: give that too")
+    for flag in _EVBMF_FLAGS:
+        if getattr(args, flag) is not None and args.selector != "evbmf":
+            raise UserError(f"--{flag} belongs to --selector evbmf")
+    _check_data(args)
     if args.plan is None and not has_budget:
         raise UserError(
             "give a budget: --keep_macs 0.5, --keep_params 0.5, --keep_latency 0.7 or "
@@ -62,6 +71,33 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--report needs Jinja2: pip install 'tfapprox[report]'")
 
 
+def _check_data(args: argparse.Namespace) -> None:
+    if args.calibration_data is None:
+        for flag in ("calibration", "keep_biases"):
+            if getattr(args, flag):
+                raise UserError(f"--{flag} is about --calibration_data: give that too")
+    own_inputs = (args.labels or "").endswith(".npz")
+    if args.labels is not None and args.calibration_data is None and not own_inputs:
+        raise UserError("--labels are the classes of --calibration_data: give that too")
+    if args.distill_steps is None:
+        for flag in _DISTILLATION_FLAGS:
+            if getattr(args, flag) is not None:
+                raise UserError(f"--{flag} belongs to --distill_steps: give that too")
+    elif args.calibration_data is None:
+        raise UserError("--distill_steps trains on --calibration_data: give that too")
+    elif args.dry_run:
+        raise UserError("--distill_steps trains a finished model: drop it or --dry_run")
+
+
+def make_distillation(args: argparse.Namespace) -> DistillationConfig | None:
+    """Returns the training that the flags ask for, or None."""
+    if args.distill_steps is None:
+        return None
+    given = {f: getattr(args, flag) for flag, f in _DISTILLATION_FLAGS.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    return DistillationConfig(args.distill_steps, seed=args.seed, **given)
+
+
 def make_config(args: argparse.Namespace) -> CompressionConfig:
     """Returns the settings that the flags describe; with a plan, the budget does not count."""
     faster = args.objective == "latency"
@@ -74,7 +110,8 @@ def make_config(args: argparse.Namespace) -> CompressionConfig:
         budget = Budget("latency", limit=1e6 * args.max_latency_ms)
     for kind, ratio in kept.items():
         budget = Budget(kind, keep=ratio)
-    given = {f: getattr(args, f) for f in _PLANNING_FLAGS if getattr(args, f) is not None}
+    named = (*_PLANNING_FLAGS, *_EVBMF_FLAGS)
+    given = {f: getattr(args, f) for f in named if getattr(args, f) is not None}
     options = {f: getattr(args, f) for f in _CANDIDATE_FLAGS if getattr(args, f) is not None}
     return CompressionConfig(
         budget,
@@ -82,5 +119,7 @@ def make_config(args: argparse.Namespace) -> CompressionConfig:
         seed=args.seed,
         faster=faster,
         batch_size=args.batch_size,
+        calibration=args.calibration,
+        correct_bias=not args.keep_biases,
         **given,
     )

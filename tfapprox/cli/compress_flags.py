@@ -4,6 +4,8 @@ import argparse
 
 from tfapprox.cli import flags, sweep
 from tfapprox.cli.method_flags import add_method_flags
+from tfapprox.config import CALIBRATIONS
+from tfapprox.training.distillation_config import STRATEGIES, DistillationConfig
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_method_flags(parser.add_argument_group("method"))
     _add_plan_flags(parser.add_argument_group("plan"))
     _add_data_flags(parser.add_argument_group("data"))
+    _add_distillation_flags(parser.add_argument_group("distillation"))
     _add_run_flags(parser.add_argument_group("run"))
     flags.add_output_flags(parser).add_argument(
         "--report", metavar="PAGE.html", help="also write a self-contained page with plots"
@@ -39,6 +42,7 @@ def _add_budget_flags(group: argparse._MutuallyExclusiveGroup) -> None:
     group.add_argument(
         "--keep_params", type=float, metavar="RATIO", help="the same for its parameters"
     )
+    group.add_argument("--keep_bytes", type=float, metavar="RATIO", help="the same for their bytes")
     group.add_argument(
         "--keep_latency",
         type=float,
@@ -66,14 +70,29 @@ def _add_plan_flags(group: argparse._ArgumentGroup) -> None:
 def _add_data_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--calibration_data",
-        metavar="FILE.npz",
-        help="inputs to compare both models on, one array for each input key (default: made up)",
+        metavar="FILE",
+        help="inputs to compress for and to compare both models on (default: made up): .npz with "
+        "one array for each input key; .tfrecord of tf.train.Example with one feature for each; "
+        "or MODULE:FUNCTION, which returns batches {key: array}",
+    )
+    group.add_argument(
+        "--calibration",
+        choices=CALIBRATIONS,
+        help="what those data are for: none, to compare models alone; symmetric, to fit every "
+        "kernel to its inputs in the original; anchored, to fit it again, one after the other, to "
+        "its inputs in the compressed model, which is best and takes longer (default: symmetric)",
+    )
+    group.add_argument(
+        "--keep_biases",
+        action="store_true",
+        help="do not correct biases by the mean outputs on those data",
     )
     group.add_argument(
         "--labels",
-        metavar="FILE.npy",
-        help="the class of each example of --calibration_data: the report then has the accuracy "
-        "before and after, and the selector greedy evaluates each candidate",
+        metavar="FILE",
+        help=".npy, the class of each example of an .npz --calibration_data, or .npz with inputs "
+        "of its own and an array 'labels': the report then has the accuracy before and after, "
+        "and the selector greedy evaluates each candidate",
     )
     group.add_argument(
         "--scores",
@@ -84,6 +103,41 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         "--warmup",
         metavar="FILE.npz",
         help="inputs that TF Serving replays before it lets requests in: writes its warmup record",
+    )
+
+
+def _add_distillation_flags(group: argparse._ArgumentGroup) -> None:
+    usual = DistillationConfig(1)
+    group.add_argument(
+        "--distill_steps",
+        type=flags.positive,
+        metavar="N",
+        help="train the new factors for N batches to give the original's outputs on "
+        "--calibration_data, without labels; the best step on batches held back is kept "
+        "(default: no training)",
+    )
+    group.add_argument(
+        "--distill_learning_rate",
+        type=float,
+        metavar="RATE",
+        help=f"of Adam, at its highest (default: {usual.learning_rate})",
+    )
+    group.add_argument(
+        "--distill_batch_size",
+        type=flags.positive,
+        metavar="N",
+        help=f"examples of a batch (default: {usual.batch_size})",
+    )
+    group.add_argument(
+        "--distribution_strategy",
+        choices=STRATEGIES,
+        help="mirrored shares each batch among all GPUs (default: none)",
+    )
+    group.add_argument(
+        "--work_dir",
+        metavar="DIR",
+        help="keeps the plan and the state of the training here; the same command goes on there "
+        "after an interruption",
     )
 
 

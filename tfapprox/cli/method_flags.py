@@ -73,6 +73,18 @@ def add_method_flags(group: argparse._ArgumentGroup) -> None:
         f"(default: {','.join(map(str, usual.slices))}; more is rarely faster)",
     )
     group.add_argument(
+        "--evbmf_weakening",
+        type=float,
+        metavar="T",
+        help="of evbmf: take at least T times its ranks, as far as the budget allows (default: 1)",
+    )
+    group.add_argument(
+        "--evbmf_floor",
+        type=int,
+        metavar="RANK",
+        help="of evbmf: least rank, also where it finds only noise (default: 0, keep those dense)",
+    )
+    group.add_argument(
         "--rank_multiple",
         type=flags.positive,
         metavar="N",

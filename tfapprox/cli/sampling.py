@@ -7,17 +7,17 @@ activations: there is no budget to spend, and no selector.
 import argparse
 import re
 
-from tfapprox.cli.inputs import choose_signature
+from tfapprox.cli.inputs import calibration_data, choose_signature, head
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
-from tfapprox.serving.inputs import read_inputs
 
 NAME = "crs"
 _UNUSED = (
     "plan", "dry_run", "warmup", "selector", "metric", "schemes",
     "slices", "rank_multiple", "slice_shape", "keep_macs", "keep_params", "keep_latency",
-    "max_latency_ms", "max_error", "scores",
+    "max_latency_ms", "max_error", "scores", "keep_bytes",
+    "distill_steps", "work_dir",
 )  # fmt: skip
 
 
@@ -25,9 +25,7 @@ def execute(args: argparse.Namespace) -> int:
     """Writes the model with sampled products and tells what became of it."""
     _check(args)
     _, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
-    inputs = None
-    if args.calibration_data is not None:
-        inputs = read_inputs(args.calibration_data, signature)
+    inputs = head(calibration_data(args, signature))
     with ProgressBars() as progress:
         from tfapprox.compression.sampling import sample_saved_model
 

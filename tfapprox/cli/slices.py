@@ -6,17 +6,16 @@ One generator serves all kernels, so no selector chooses: the budget sets the co
 import argparse
 import re
 
-from tfapprox.cli.inputs import choose_signature
+from tfapprox.cli.inputs import calibration_data, choose_signature, head
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import Budget
-from tfapprox.serving.inputs import read_inputs
 
 NAME = "slice_generator"
 _UNUSED = (
     "plan", "dry_run", "warmup", "selector", "metric", "exclude",
-    "schemes", "slices", "rank_multiple",
+    "schemes", "slices", "rank_multiple", "distill_steps", "work_dir",
 )  # fmt: skip
 
 
@@ -24,9 +23,7 @@ def execute(args: argparse.Namespace) -> int:
     """Writes the model with generated kernels and tells what became of it."""
     budget = _budget(args)
     _, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
-    inputs = None
-    if args.calibration_data is not None:
-        inputs = read_inputs(args.calibration_data, signature)
+    inputs = head(calibration_data(args, signature))
     with ProgressBars() as progress:
         from tfapprox.compression.slices import generate_saved_model_slices
 

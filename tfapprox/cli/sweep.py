@@ -2,17 +2,20 @@
 
 import argparse
 import copy
+from typing import TYPE_CHECKING
 
 from tfapprox.cli import flags
-from tfapprox.cli.compress_config import check, make_config
-from tfapprox.cli.inputs import choose_signature, evaluation
+from tfapprox.cli.compress_config import check, make_config, make_distillation
+from tfapprox.cli.inputs import calibration_data, choose_signature, evaluation, head
 from tfapprox.cli.output import print_json
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.errors import UserError
-from tfapprox.report.sweep import Sweep
 from tfapprox.serving.inputs import read_inputs
 
-KINDS = ("macs", "params", "latency")
+if TYPE_CHECKING:
+    from tfapprox.report.sweep import Sweep
+
+KINDS = ("macs", "params", "bytes", "latency")
 
 
 def add_flags(budget: argparse._MutuallyExclusiveGroup, group: argparse._ArgumentGroup) -> None:
@@ -35,8 +38,8 @@ def execute(args: argparse.Namespace) -> int:
     """Compresses to every ratio; 1 if one failed its verification, 2 if one can't be had."""
     config = make_config(_checked(args))
     name, signature = choose_signature(args.dir, args.tag_set, args.signature_def)
-    given = (args.calibration_data, args.warmup)
-    inputs, warmup = (None if path is None else read_inputs(path, signature) for path in given)
+    data = calibration_data(args, signature)
+    warmup = None if args.warmup is None else read_inputs(args.warmup, signature)
     with ProgressBars() as progress:
         from tfapprox.compression.sweep import sweep_saved_model
 
@@ -49,10 +52,12 @@ def execute(args: argparse.Namespace) -> int:
             progress=progress,
             tags=args.tag_set,
             signature=args.signature_def,
-            inputs=inputs,
+            inputs=head(data),
+            calibration_data=data,
+            distillation=make_distillation(args),
             warmup=warmup,
             threads=args.threads,
-            evaluate=evaluation(args, name, inputs),
+            evaluate=evaluation(args, name, signature),
             scores=args.scores,
         )
     _tell(args, sweep)
@@ -61,7 +66,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
     """Returns the flags as if one ratio were asked for, checked like those."""
-    for flag in ("plan", "save_plan"):
+    for flag in ("plan", "save_plan", "work_dir"):
         if getattr(args, flag) is not None:
             raise UserError(f"--{flag} is for one budget: drop it or --sweep")
     one = copy.copy(args)
@@ -72,7 +77,7 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
     return one
 
 
-def _tell(args: argparse.Namespace, sweep: Sweep) -> None:
+def _tell(args: argparse.Namespace, sweep: "Sweep") -> None:
     if args.report is not None:
         from tfapprox.report.sweep_page import write_sweep_page
 
@@ -85,7 +90,7 @@ def _tell(args: argparse.Namespace, sweep: Sweep) -> None:
         print_sweep(sweep)
 
 
-def _status(sweep: Sweep) -> int:
+def _status(sweep: "Sweep") -> int:
     if any(point.wrong for point in sweep.points):
         return 1
     return 2 if any(point.failure for point in sweep.points) else 0

@@ -28,6 +28,6 @@ def kept_plan(work_dir: Path | None, source: Path, config: CompressionConfig) ->
         return None
     plan = Plan.from_json((work_dir / _FILE).read_text(), str(work_dir / _FILE))
     wanted = {**config.to_json(), "source": str(source.resolve())}
-    # No metric in the settings means the selector's own, which the plan spells out.
-    same = all(plan.settings.get(k) == v for k, v in wanted.items() if v is not None)
+    usual = [k for k in ("metric", "calibration") if wanted[k] is None]  # the plan spells them out
+    same = all(plan.settings.get(k) == v for k, v in wanted.items() if k not in usual)
     return plan if same else None

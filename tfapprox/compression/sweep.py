@@ -133,7 +133,8 @@ def _finished(target: Path, source: Path, config: CompressionConfig) -> Report |
     except ValueError as error:
         raise UserError(f"{file} can't be read, use --overwrite: {error}") from error
     asked = config.to_json()
-    changed = [k for k, v in asked.items() if k != "metric" and report.plan.settings.get(k) != v]
+    usual = [k for k in ("metric", "calibration") if asked[k] is None]  # the plan spells them out
+    changed = [k for k, v in asked.items() if k not in usual and report.plan.settings.get(k) != v]
     if Path(report.source).resolve() != source.resolve():
         changed = ["source"]
     if changed:

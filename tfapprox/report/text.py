@@ -17,6 +17,7 @@ from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.latency import Latency
+from tfapprox.training.distillation_config import Distillation
 
 _NO_TABLE_WIDTH = 100  # of a pipe or file, where there is no terminal to ask
 
@@ -156,6 +157,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         print_verification(report.verification, console)
     if report.latency:
         print_latency(report.latency, console)
+    if report.distillation is not None:
+        _print_distillation(report.distillation, console)
     console.print(Text(speed_verdict(report)))
     _print_notes(report.notes, console)
     phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
@@ -176,6 +179,15 @@ def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
             console.print(Text(f"✗ {ratio_name(point.ratio)}: {point.failure}", "red"))
         elif point.resumed:
             console.print(Text(f"{ratio_name(point.ratio)} was there already", "dim"))
+
+
+def _print_distillation(told: Distillation, console: Console) -> None:
+    console.print(
+        f"distilled for {told.steps} steps on {told.batches} batches; on {told.held_back} held "
+        f"back, the relative error fell from {error(told.error_before)} to "
+        f"{error(told.error_after)} (step {told.best_step})"
+    )
+    _print_notes(told.notes, console)
 
 
 def _console() -> Console:

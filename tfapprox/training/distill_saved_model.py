@@ -14,7 +14,7 @@ from tfapprox.planning import Progress, no_progress
 from tfapprox.rewriters.saved_model.values import loaded_variables, new_variables, write_values
 from tfapprox.serving.calibration_data import CalibrationData
 from tfapprox.serving.inputs import Inputs, has_batch_axis
-from tfapprox.training.distillation import Example, collect_examples, distill
+from tfapprox.training.distillation import collect_examples, distill, halves
 from tfapprox.training.distillation_config import Distillation, DistillationConfig
 from tfapprox.training.distillation_state import RunFolder
 
@@ -58,8 +58,9 @@ def distill_saved_model(
         )
     examples, note = collect_examples(data, _runner(original, tags, signature), progress)
     gc.collect()  # the original is no longer needed
-    if len(examples) == 1:
-        examples = _halves(examples[0], data)
+    specs = data.signature.inputs
+    first = examples[0].inputs
+    examples = halves(examples, [key for key in first if has_batch_axis(specs[key], first[key])])
     with _strategy(config).scope():
         loaded = _load(rewritten, tags)
         student = loaded.signatures[signature]
@@ -105,22 +106,3 @@ def _runner(
         return {key: np.asarray(value.numpy()) for key, value in outputs.items()}
 
     return run
-
-
-def _halves(example: Example, data: CalibrationData) -> list[Example]:
-    """Returns a lone batch as two, if its examples can be told apart."""
-    specs = data.signature.inputs
-    rows = {k: len(v) for k, v in example.inputs.items() if has_batch_axis(specs[k], v)}
-    count = min(rows.values(), default=0)
-    targets = example.targets.values()
-    if count < 2 or any(t.ndim == 0 or len(t) != count for t in targets):
-        return [example]
-    cut = max(1, count - max(1, count // 5))
-
-    def part(arrays: Mapping[str, np.ndarray], keys: Any, chosen: slice) -> dict[str, np.ndarray]:
-        return {key: array[chosen] if key in keys else array for key, array in arrays.items()}
-
-    return [
-        Example(part(example.inputs, rows, s), part(example.targets, example.targets, s))
-        for s in (slice(0, cut), slice(cut, count))
-    ]

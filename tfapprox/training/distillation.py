@@ -7,7 +7,7 @@ Network", section 2 (soft targets, here at temperature 1, and without labels).
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -241,6 +241,28 @@ def collect_examples(
         if size > _MEMORY_BYTES:
             return found, f"distillation used the first {len(found)} batches, a GiB with outputs"
     return found, ""
+
+
+def halves(data: Sequence[Example], keys: Iterable[str]) -> list[Example]:
+    """Returns a lone batch as two, a larger to train on, if its examples can be told apart.
+
+    Args:
+      data: batches; more than one stay as they are.
+      keys: of inputs whose first axis counts examples.
+    """
+    if len(data) != 1:
+        return list(data)
+    (whole,), keys = data, set(keys)
+    count = min((len(whole.inputs[key]) for key in keys), default=0)
+    if count < 2 or any(t.ndim == 0 or len(t) != count for t in whole.targets.values()):
+        return [whole]
+    cut = count - max(1, count // 5)
+
+    def part(rows: slice) -> Example:
+        inputs = {k: v[rows] if k in keys else v for k, v in whole.inputs.items()}
+        return Example(inputs, {k: v[rows] for k, v in whole.targets.items()})
+
+    return [part(slice(cut)), part(slice(cut, count))]
 
 
 def _digest(*groups: Mapping[str, np.ndarray]) -> str:

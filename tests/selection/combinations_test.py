@@ -1,0 +1,129 @@
+"""Every selector with every decomposition and every budget: it works, or says why not."""
+
+import argparse
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from tfapprox import registry
+from tfapprox.accounting.cost import Cost
+from tfapprox.accounting.geometry import Geometry
+from tfapprox.accounting.site import Site
+from tfapprox.cli.compress_flags import add_flags
+from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.options import CandidateOptions
+from tfapprox.decompositions.spectra import SpectrumCache
+from tfapprox.errors import InfeasibleBudgetError, UserError
+from tfapprox.planning import make_plan
+from tfapprox.rewriters.inspection import Inspection
+from tfapprox.selection.greedy import score_tables
+from tfapprox.selection.problem import Budget, Problem
+
+OPTIONS = CandidateOptions(schemes=(0, 1), slices=(1, 3), rank_multiple=2)
+KINDS = ("params", "macs", "bytes", "latency")
+BUDGETS = [
+    *(Budget(kind, keep=0.6) for kind in KINDS),
+    *(Budget(kind, keep=1e-6) for kind in KINDS),
+    *(Budget(kind, max_error=0.5) for kind in KINDS),
+]
+# What a combination may be refused for; each message names what to do instead.
+REASONS = ("out of reach", "needs a keep ratio", "channel slices", "needs candidates of svd")
+
+
+def _sites() -> tuple[Site, ...]:
+    rng = np.random.default_rng(0)
+    places = (Geometry(padding="SAME", input_size=(6, 6)),)
+    shapes = {"conv": (3, 3, 6, 8), "dense": (1, 1, 12, 10)}
+    kinds = {"conv": ("conv2d", places), "dense": ("dense", (Geometry(),))}
+    return tuple(
+        Site(name, kinds[name][0], rng.standard_normal(shape).astype(np.float32), kinds[name][1])
+        for name, shape in shapes.items()
+    )
+
+
+SITES = _sites()
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    return SpectrumCache()
+
+
+def _tables(decomposition, metric, spectra):
+    method = registry.DECOMPOSITIONS[decomposition]
+    tables = []
+    for site in SITES:
+        table = method.candidates(site, metric, OPTIONS, spectra)
+        latency = np.maximum(1, np.asarray(table.cost["macs"]) // 2 + 40)
+        dense = dataclasses.replace(table.dense, latency=table.dense.macs)
+        tables.append(
+            dataclasses.replace(table, cost={**table.cost, "latency": latency}, dense=dense)
+        )
+    return tables
+
+
+def _flags() -> set[str]:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return {name for action in parser._actions for name in action.option_strings}
+
+
+@pytest.mark.parametrize("decomposition", registry.DECOMPOSITIONS)
+def test_a_selector_meets_the_budget_or_refuses_with_a_reason(decomposition, spectra):
+    flags = _flags()
+    worked = 0
+    for name, selector in registry.SELECTORS.items():
+        tables = _tables(decomposition, registry.SELECTOR_METRIC[name], spectra)
+        for budget in BUDGETS:
+            judged = tables
+            if name == "greedy":
+                tables, judged = score_tables(
+                    SITES, tables, budget.kind, lambda s, c: 1.0 - 0.01 * (c is not None),
+                    lambda *told: None,
+                )  # fmt: skip
+            problem = Problem(tuple(judged), budget, Cost())
+            try:
+                selection = selector(problem)
+            except UserError as refusal:
+                message = str(refusal)
+                assert any(reason in message for reason in REASONS), (name, budget, message)
+                assert set(re.findall(r"--[a-z_]+", message)) <= flags, message
+                assert "\n" not in message
+                if budget.keep == 1e-6 and isinstance(refusal, InfeasibleBudgetError):
+                    assert refusal.floor > budget.keep
+                continue
+            worked += 1
+            assert budget.keep != 1e-6, (name, decomposition)
+            assert set(selection.rows) == {site.name for site in SITES}
+            chosen = [(table, selection.rows[table.site]) for table in judged]
+            if budget.keep is not None:
+                spent = sum(
+                    table.dense_cost(budget.kind) if row is None else table.cost[budget.kind][row]
+                    for table, row in chosen
+                )
+                assert spent <= problem.limit, (name, budget)
+            else:
+                assert all(row is None or t.error[row] <= budget.max_error for t, row in chosen)
+            kept = {table.site for table, row in chosen if row is None}
+            assert set(selection.reasons) == kept and all(selection.reasons.values())
+    assert worked > 0
+
+
+def test_a_plan_refuses_what_its_selector_refuses():
+    inspection = Inspection(SITES, (), sum(s.cost.params for s in SITES), 0)
+    config = CompressionConfig(Budget("macs", max_error=0.3), "evbmf", candidates=OPTIONS)
+    with pytest.raises(UserError, match="needs a keep ratio"):
+        make_plan(inspection, config, SpectrumCache())
+
+
+def test_evbmf_s_settings_reach_it():
+    inspection = Inspection(SITES, (), sum(s.cost.params for s in SITES), 0)
+    config = CompressionConfig(Budget("params", keep=1.0), "evbmf", candidates=OPTIONS)
+    plain = make_plan(inspection, config, SpectrumCache())
+    floored = make_plan(inspection, dataclasses.replace(config, evbmf_floor=2), SpectrumCache())
+    # The kernels are noise: EVBMF finds no rank in them, and a floor takes its place.
+    assert not plain.choices and floored.choices
+    with pytest.raises(UserError, match="weakening > 0"):
+        dataclasses.replace(config, evbmf_weakening=0.0)
