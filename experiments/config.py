@@ -11,7 +11,7 @@ from tfapprox.errors import UserError
 from tfapprox.sampling.settings import MODES, Sampling
 from tfapprox.sampling.variants import VARIANTS
 
-METHODS = ("exact", "crs", "meprop")
+METHODS = ("exact", "crs", "crs_exact_end", "meprop")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,16 @@ class ExperimentConfig:
       model_dir: gets checkpoints, metrics.jsonl, flags.txt and the SavedModel.
       sampling: of the layers that are sampled.
       approximate_layers: regular expression searched in layer names.
-      methods: what is trained: "crs" as `sampling` says, "exact", "meprop".
+      methods: what is trained: "crs" as `sampling` says, "exact", "meprop", or
+        "crs_exact_end", the first with the last `exact_share` of its steps exact.
       meprop_ratio: share of the columns of dY that meProp keeps.
       seed, seeds: first seed, and how many a comparison trains with.
       epochs, steps: length; `steps`, when positive, ends the training early.
       learning_rate: 0 takes the paper's.
+      cosine_decay: lower the rate to 0 along a cosine (MNIST's networks, LSTM).
+      inputs: "pixels", or "principal" components (the perceptron).
       size: scales the network down where the experiment says so; 0 is the paper's.
+      checkpoint_steps: steps between checkpoints; 0 is once an epoch.
       resume: go on from the last checkpoint in model_dir.
     """
 
@@ -39,6 +43,7 @@ class ExperimentConfig:
     approximate_layers: str = ""
     methods: tuple[str, ...] = ("crs",)
     meprop_ratio: float = 0.06
+    exact_share: float = 0.1
     seed: int = 0
     seeds: int = 1
     deterministic: bool = False
@@ -46,16 +51,21 @@ class ExperimentConfig:
     steps: int = 0
     batch_size: int = 50
     learning_rate: float = 0.0
+    cosine_decay: bool = False
+    inputs: str = "pixels"
     size: int = 0
     distribution_strategy: str = "none"
     mixed_precision: str = "float32"
     jit_compile: bool = False
+    checkpoint_steps: int = 0
     resume: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "seeds"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.exact_share < 1:
+            raise UserError(f"--exact_share must be in (0, 1), got {self.exact_share}")
         unknown = [method for method in self.methods if method not in METHODS]
         if unknown or not self.methods:
             raise UserError(f"--methods must be among {', '.join(METHODS)}, got {self.methods}")
@@ -64,7 +74,7 @@ class ExperimentConfig:
         """Returns the settings behind a method's name; None is exact training."""
         if method == "meprop":
             return Sampling(mode="meprop", backward_ratio=self.meprop_ratio)
-        return self.sampling if method == "crs" else None
+        return None if method == "exact" else self.sampling
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "model_dir": str(self.model_dir)}
@@ -97,6 +107,12 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
     number("backward_ratio", d.get("backward_ratio", 1.0), "Share kept in each gradient product.")
     integer("min_samples", 10, "Least samples in a gradient product.")
     enum("scale", "off", ["off", "on", "auto"], "Scale kept pairs to stay unbiased.")
+    enum(
+        "gradient_sampling",
+        "",
+        ["", *VARIANTS],
+        "Which terms of sampled gradients to keep, scaled if they can be; empty: as --sampling.",
+    )
     enum("mode", "nested", list(MODES), "What the gradients see; see Sampling.")
     string(
         "approximate_layers",
@@ -106,10 +122,11 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
     items(
         "methods",
         ["crs"],
-        "What to train: crs, exact, meprop. More than one, or --seeds above 1, is a comparison "
-        "with a table and curves.",
+        "What to train: crs, crs_exact_end, exact, meprop. More than one, or --seeds above 1, is "
+        "a comparison with a table and curves.",
     )
     number("meprop_ratio", 0.06, "Share of dY's columns that meProp keeps.")
+    number("exact_share", 0.1, "Share of the steps that crs_exact_end trains exactly at its end.")
     integer("seed", 0, "First seed: of weights, order of examples and draws.")
     integer("seeds", 1, "How many seeds to train with.")
     boolean("deterministic", False, "Ask TensorFlow for deterministic operations.")
@@ -117,6 +134,10 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
     integer("steps", d.get("steps", 0), "Stop after this many steps; 0 is no limit.")
     integer("batch_size", d["batch_size"], "Examples a step.")
     number("learning_rate", 0.0, "0 takes the paper's.")
+    if d.get("inputs"):
+        enum("inputs", "pixels", d["inputs"], "Coordinates of the images; see above.")
+    if d.get("cosine_decay"):
+        boolean("cosine_decay", False, "Lower the learning rate to 0 along a cosine.")
     integer("size", 0, d.get("size_help", "Unused by this experiment."))
     enum(
         "distribution_strategy",
@@ -131,6 +152,7 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
         "Keras dtype policy.",
     )
     boolean("jit_compile", d.get("jit_compile", False), "Compile the step with XLA.")
+    integer("checkpoint_steps", 0, "Steps between checkpoints; 0 is once an epoch.")
     boolean("resume", False, "Go on from the last checkpoint in --model_dir.")
 
 
@@ -150,10 +172,11 @@ def config_from_flags(values: flags.FlagValues) -> ExperimentConfig:
         values.min_samples,
         scales[values.scale],
         values.mode,
+        gradient_variant=values.gradient_sampling or None,
     )
     special = {"model_dir", "sampling", "methods"}
     names = [f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in special]
-    settings: dict[str, Any] = {name: values[name].value for name in names}
+    settings: dict[str, Any] = {name: values[name].value for name in names if name in values}
     return ExperimentConfig(
         pathlib.Path(values.model_dir),
         sampling=sampling,

@@ -1,12 +1,9 @@
 """Trains one model of an experiment: checkpoints, exact resumption, metrics, export."""
 
-import contextlib
 import dataclasses
-import json
 import math
 import pathlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,10 @@ from experiments.config import ExperimentConfig
 from experiments.datasets import Data, Split
 from experiments.export import export_saved_model
 from experiments.memory import peak_memory, reset_peak_memory
+from experiments.progress import TrainingProgress, training_progress
 from experiments.task import Task
+from experiments.training_log import Record, RecordFile, merge, tensorboard
+from tfapprox.errors import UserError
 from tfapprox.rewriters.approximate_training import (
     ApproximateTrainingConfig,
     approximate_training,
@@ -28,7 +28,7 @@ from tfapprox.rewriters.approximate_training import (
 from tfapprox.rewriters.model_compute import kept_activation_bytes, model_compute_reduction
 from tfapprox.sampling.settings import Sampling
 from tfapprox.training.recalibration import recalibrate_batch_norm
-from tfapprox.training.sampling_schedules import sampled_layers
+from tfapprox.training.sampling_schedules import sampled_layers, switch_off_sampling
 
 # Exact forward passes after each epoch, for the statistics of batch normalization.
 _RECALIBRATION_BATCHES = 20
@@ -68,9 +68,10 @@ def train(
 ) -> Result:
     """Trains by one method and exports the result to `folder`/saved_model.
 
-    After each epoch a checkpoint holds weights, optimizer, draw counters and dropout
-    seeds; the order of examples follows from seed and epoch. So a run that was
-    killed goes on, with config.resume, exactly as it would have.
+    After each epoch, or every config.checkpoint_steps steps, a checkpoint holds weights,
+    optimizer, draw counters, seeds and recurrent states; the order of examples follows
+    from seed and epoch. So a run that was killed goes on, with config.resume, exactly as
+    it would have.
 
     Raises:
       UserError: data are missing, or settings do not fit the model.
@@ -78,19 +79,8 @@ def train(
     data = task.load(config)
     _set_up_process(config, seed)
     model = _build(task, config, data, config.sampling_of(method), seed)
-    state = Checkpoints(model, folder / "checkpoints", config.resume)
-    records = _read_metrics(folder / "metrics.jsonl", state.epoch)
-    steps = len(data.train) // config.batch_size
-    epochs = math.ceil(config.steps / steps) if config.steps else config.epochs
-    with _metrics_file(folder / "metrics.jsonl", records) as write, _tensorboard(folder) as board:
-        for epoch in range(state.epoch, epochs):
-            last = min(steps, config.steps - epoch * steps) if config.steps else steps
-            record = _run_epoch(task, config, data, model, seed, epoch, last)
-            records.append(record)
-            write(record)
-            board(record)
-            state.save(epoch + 1)
-            logging.info("%s seed %d %s", method, seed, _line(record, epochs))
+    training = _Training(task, config, data, model, method, seed, folder)
+    records = training.run()
     stock = strip(model) if config.sampling_of(method) else model
     served = task.serving_model(config, data, stock) if task.serving_model else stock
     sample = np.asarray(task.standardize(data.test.x[:2]))
@@ -128,6 +118,11 @@ def _build(
             model, verdicts = approximate_training(model, chosen)
             for verdict in verdicts:
                 logging.info("%s: %s", verdict.layer, verdict.reason or "sampled")
+            if not sampled_layers(model):
+                raise UserError(
+                    f"no layer of {task.name} is sampled: choose others by --approximate_layers, "
+                    "or widen the network"
+                )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         steps = len(data.train) // config.batch_size
         optimizer = task.optimizer(config, steps)
@@ -136,43 +131,115 @@ def _build(
     return model
 
 
-def _run_epoch(
-    task: Task,
-    config: ExperimentConfig,
-    data: Data,
-    model: Any,
-    seed: int,
-    epoch: int,
-    steps: int,
-) -> dict[str, float]:
-    _reset_states(model)
-    reset_peak_memory()
-    start, cpu_start = time.perf_counter(), time.process_time()
-    dataset = training_batches(task, data, config.batch_size, seed, epoch).take(steps)
-    # The dataset comes in its order; Keras warns when asked to shuffle one.
-    fitted = model.fit(dataset, epochs=epoch + 1, initial_epoch=epoch, verbose=0, shuffle=False)
-    history = fitted.history
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
-    record: dict[str, float] = {
-        "epoch": epoch + 1,
-        "steps": steps,
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "peak_memory_mib": peak_memory(),
-        **{f"train_{k}": float(v[0]) for k, v in history.items()},
-    }
-    if sampled_layers(model):
-        inputs = dataset.map(lambda x, y: x).take(_RECALIBRATION_BATCHES)
-        recalibrate_batch_norm(model, inputs)
-    for name, split in (("valid", data.valid), ("test", data.test)):
-        record |= {f"{name}_{k}": v for k, v in evaluate(task, config, model, split).items()}
-    return record
+class _Training:
+    """One training from wherever its last checkpoint left it."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: ExperimentConfig,
+        data: Data,
+        model: Any,
+        method: str,
+        seed: int,
+        folder: pathlib.Path,
+    ):
+        self._task, self._config, self._data, self._model = task, config, data, model
+        self._method, self._seed, self._folder = method, seed, folder
+        self._steps = len(data.train) // config.batch_size
+        self._total = config.steps or config.epochs * self._steps
+        share = config.exact_share if method == "crs_exact_end" else 0.0
+        self._sampled_steps = self._total - round(share * self._total)
+        self._state = state = Checkpoints(model, folder / "checkpoints", config.resume)
+        done = (state.epoch, state.step)
+        self._epochs = RecordFile(
+            folder / "metrics.jsonl", lambda record: record["epoch"] <= state.epoch
+        )
+        self._segments = RecordFile(
+            folder / "segments.jsonl", lambda record: (record["epoch"] - 1, record["step"]) <= done
+        )
+
+    def run(self) -> list[Record]:
+        """Trains to the end; returns one record an epoch."""
+        label = f"{self._method} seed {self._seed}"
+        done = self._state.epoch * self._steps + self._state.step
+        epochs = math.ceil(self._total / self._steps)
+        with (
+            tensorboard(self._folder) as board,
+            training_progress(label, self._total, done) as progress,
+        ):
+            for epoch in range(self._state.epoch, epochs):
+                steps = min(self._steps, self._total - epoch * self._steps)
+                record = self._run_epoch(epoch, steps, progress)
+                self._epochs.append(record)
+                self._state.save(epoch + 1)
+                board(record)
+                progress.say(f"{label} {_line(record, epochs)}")
+        return self._epochs.records
+
+    def _run_epoch(self, epoch: int, steps: int, progress: TrainingProgress) -> Record:
+        stride = self._config.checkpoint_steps or steps
+        if not self._state.step:
+            _reset_states(self._model)
+        while self._state.step < steps:
+            start, stop = self._state.step, min(self._state.step + stride, steps)
+            left = self._sampled_steps - epoch * self._steps - start
+            if left <= 0:
+                switch_off_sampling(self._model)
+            else:
+                stop = min(stop, start + left)
+            self._segments.append(self._run_segment(epoch, start, stop, progress))
+            self._state.save(epoch, stop)
+        record = merge([s for s in self._segments.records if s["epoch"] == epoch + 1])
+        return record | self._evaluate(epoch)
+
+    def _run_segment(self, epoch: int, start: int, stop: int, progress: TrainingProgress) -> Record:
+        reset_peak_memory()
+        clock, cpu = time.perf_counter(), time.process_time()
+        batches = self._batches(epoch, start).take(stop - start)
+        # The dataset comes in its order; Keras warns when asked to shuffle one.
+        fitted = self._model.fit(
+            batches,
+            epochs=epoch + 1,
+            initial_epoch=epoch,
+            verbose=0,
+            shuffle=False,
+            callbacks=[progress.callback()],
+        )
+        return {
+            "epoch": epoch + 1,
+            "step": stop,
+            "steps": stop - start,
+            "seconds": time.perf_counter() - clock,
+            "cpu_seconds": time.process_time() - cpu,
+            "peak_memory_mib": peak_memory(),
+            "compute_reduction": model_compute_reduction(self._model, self._config.batch_size),
+            **{f"train_{name}": float(values[0]) for name, values in fitted.history.items()},
+        }
+
+    def _evaluate(self, epoch: int) -> Record:
+        if sampled_layers(self._model):
+            inputs = self._batches(epoch, 0).map(lambda x, y: x).take(_RECALIBRATION_BATCHES)
+            recalibrate_batch_norm(self._model, inputs)
+        record: Record = {}
+        for name, split in (("valid", self._data.valid), ("test", self._data.test)):
+            results = evaluate(self._task, self._config, self._model, split)
+            record |= {f"{name}_{key}": value for key, value in results.items()}
+        return record
+
+    def _batches(self, epoch: int, start: int) -> tf.data.Dataset:
+        size = self._config.batch_size
+        return training_batches(self._task, self._data, size, self._seed, epoch, start)
 
 
 def training_batches(
-    task: Task, data: Data, batch_size: int, seed: int, epoch: int
+    task: Task, data: Data, batch_size: int, seed: int, epoch: int, start: int = 0
 ) -> tf.data.Dataset:
-    """Returns one epoch of batches of equal size, in an order set by seed and epoch."""
+    """Returns one epoch of batches of equal size, in an order set by seed and epoch.
+
+    Args:
+      start: how many batches to leave out at the beginning.
+    """
     train = data.train
     order = np.arange(len(train))
     if data.shuffle:
@@ -184,6 +251,7 @@ def training_batches(
         seeds = tf.stack([indices[0], tf.constant(seed * 1000 + epoch, indices.dtype)])
         return task.standardize(prepare(tf.gather(x, indices), seeds)), tf.gather(y, indices)
 
+    order = order[start * batch_size :]
     batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=True)
     return batches.map(fetch).prefetch(2)
 
@@ -213,16 +281,16 @@ def _summarize(
     sign = -1 if task.measure == "perplexity" else 1
     best = max(records, key=lambda record: sign * record[f"valid_{task.measure}"])
     timed = records[1:] or records
-    sizes = (model, config.batch_size)
+    steps = sum(record["steps"] for record in records)
     return Result(
         method,
         seed,
         records,
         best[f"test_{task.measure}"],
-        model_compute_reduction(*sizes),
+        sum(record["compute_reduction"] * record["steps"] for record in records) / steps,
         float(np.median([record["seconds"] / record["steps"] for record in timed])),
         float(np.median([record["cpu_seconds"] / record["steps"] for record in timed])),
-        kept_activation_bytes(*sizes),
+        kept_activation_bytes(model, config.batch_size),
     )
 
 
@@ -230,48 +298,6 @@ def _reset_states(model: Any) -> None:
     for layer in model.layers:
         if getattr(layer, "stateful", False):
             (layer.reset_state if hasattr(layer, "reset_state") else layer.reset_states)()
-
-
-def _read_metrics(path: pathlib.Path, epochs: int) -> list[dict[str, float]]:
-    """Returns the records up to the checkpoint; later ones will be written anew."""
-    if not epochs:
-        return []
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [record for record in map(json.loads, lines) if record["epoch"] <= epochs]
-
-
-@contextlib.contextmanager
-def _metrics_file(path: pathlib.Path, records: list[dict[str, float]]) -> Iterator[Any]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-
-        def write(record: dict[str, float]) -> None:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-
-        for record in records:
-            write(record)
-        yield write
-
-
-@contextlib.contextmanager
-def _tensorboard(folder: pathlib.Path) -> Iterator[Any]:
-    """Yields what writes a record for TensorBoard, or does nothing where it is not installed."""
-    try:
-        import tensorboard  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
-    except ImportError:
-        yield lambda record: None
-        return
-    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
-
-    def write(record: dict[str, float]) -> None:
-        with writer.as_default(step=int(record["epoch"])):
-            for name, value in record.items():
-                tf.summary.scalar(name, value)
-        writer.flush()
-
-    yield write
-    writer.close()
 
 
 def _line(record: dict[str, float], epochs: int) -> str:

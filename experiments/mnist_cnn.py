@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import app
-from tensorflow import keras
 
 from experiments import binary
 from experiments.config import ExperimentConfig, define_flags
 from experiments.datasets import Data, load_images
 from experiments.images import to_unit
 from experiments.models.mnist_cnn import mnist_cnn
-from experiments.task import Task
+from experiments.task import Task, adam
 
 
 def _load(config: ExperimentConfig) -> Data:
@@ -34,11 +33,7 @@ def _build(config: ExperimentConfig, data: Data) -> Any:
     return mnist_cnn(units=units, classes=data.classes, input_shape=data.train.x.shape[1:])
 
 
-def _optimizer(config: ExperimentConfig, steps: int) -> Any:
-    return keras.optimizers.Adam(config.learning_rate or 0.001, epsilon=1e-8)
-
-
-TASK = Task("mnist_cnn", _load, _build, _optimizer, to_unit)
+TASK = Task("mnist_cnn", _load, _build, adam, to_unit)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,5 +41,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    define_flags(forward_ratio=0.3, steps=20_000, size_help="Width of the hidden layer; 0 is 1024.")
+    define_flags(
+        cosine_decay=True,
+        forward_ratio=0.3,
+        steps=20_000,
+        size_help="Width of the hidden layer; 0 is 1024.",
+    )
     app.run(lambda argv: sys.exit(main(argv)))

@@ -46,12 +46,18 @@ def _optimizer(config: ExperimentConfig, steps: int) -> Any:
     # The papers sum the loss over the steps of a window; Keras averages it, so rate
     # and clipping norm are converted.
     rate = (config.learning_rate or 1.0) * STEPS
+    clipping = 5 / STEPS
+    if config.cosine_decay:
+        total = config.steps or config.epochs * steps
+        return keras.optimizers.SGD(
+            keras.optimizers.schedules.CosineDecay(rate, total), global_clipnorm=clipping
+        )
     approximate = config.methods == ("crs",)
     first, decay = (29, 0.74) if approximate else (6, 0.8)
     boundaries = [steps * epoch for epoch in range(first, max(config.epochs, first + 1))]
     values = [rate * decay**i for i in range(len(boundaries) + 1)]
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
-    return keras.optimizers.SGD(schedule, global_clipnorm=5 / STEPS)
+    return keras.optimizers.SGD(schedule, global_clipnorm=clipping)
 
 
 def _serving_model(config: ExperimentConfig, data: Data, trained: Any) -> Any:
@@ -81,6 +87,7 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     define_flags(
         dataset="synthetic",
+        cosine_decay=True,
         forward_ratio=0.5,
         epochs=39,
         batch_size=20,

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
+from tensorflow import keras
+
 from experiments.config import ExperimentConfig
 from experiments.datasets import Data
 
@@ -36,3 +38,15 @@ class Task:
     prepare: Callable[[Any, Any], Any] | None = None
     exclude: str | None = None
     serving_model: Callable[[ExperimentConfig, Data, Model], Model] | None = None
+
+
+def adam(config: ExperimentConfig, steps: int) -> Any:
+    """Returns the optimizer of the networks for MNIST.
+
+    References: Adelman and Silberstein, 2018, "MLP for MNIST", "CNN for MNIST".
+    """
+    rate: Any = config.learning_rate or 0.001
+    if config.cosine_decay:
+        total = config.steps or config.epochs * steps
+        rate = keras.optimizers.schedules.CosineDecay(rate, total)
+    return keras.optimizers.Adam(rate, epsilon=1e-8)

@@ -85,6 +85,37 @@ def test_a_killed_run_goes_on_exactly_as_it_would_have(name, tmp_path):
             assert ours[key] == theirs[key], key
 
 
+def test_principal_components_give_the_network_another_basis_and_the_export_takes_pixels(tmp_path):
+    own = config(tmp_path, size=64, epochs=3, inputs="principal", batch_size=50)
+    data = mnist_mlp.TASK.load(own)
+    flat = data.train.x.reshape(len(data.train), -1)
+    moments = flat.T @ flat / len(flat)
+    np.testing.assert_allclose(moments, np.diag(np.diag(moments)), atol=2e-3 * moments.max())
+    assert np.all(np.diff(np.diag(moments)) < 1e-3)
+    trained = train(mnist_mlp.TASK, own, "crs", 0, tmp_path)
+    pixels = mnist_mlp.TASK.load(config(tmp_path)).test
+    with CcSession(str(tmp_path / "saved_model")) as session:
+        logits = session.run({"inputs": pixels.x.astype(np.float32) / 255})["logits"]
+    accuracy = np.mean(logits.argmax(1) == pixels.y)
+    assert accuracy == pytest.approx(trained.history[-1]["test_accuracy"], abs=0.01)
+
+
+def test_the_last_steps_are_exact_where_asked(tmp_path):
+    own = config(tmp_path, epochs=2, exact_share=0.25, batch_size=300)
+    result = train(mnist_mlp.TASK, own, "crs_exact_end", 0, tmp_path)
+    assert [r["steps"] for r in result.history] == [4, 4]
+    reductions = [r["compute_reduction"] for r in result.history]
+    assert reductions == [pytest.approx(0.5), pytest.approx(0.25)]
+    assert result.compute_reduction == pytest.approx(0.375)
+
+
+def test_a_method_that_samples_nothing_is_refused_before_it_trains(tmp_path):
+    # 8 units are too few to choose among.
+    own = config(tmp_path, size=8, approximate_layers="dense2")
+    with pytest.raises(UserError, match="no layer of mnist_mlp is sampled"):
+        train(mnist_mlp.TASK, own, "crs", 0, tmp_path)
+
+
 def test_examples_come_once_an_epoch_in_an_order_set_by_seed_and_epoch(tmp_path):
     data = mnist_mlp.TASK.load(config(tmp_path))
 
@@ -138,13 +169,15 @@ def test_the_test_result_is_that_of_the_best_epoch_in_validation():
             "cpu_seconds": 1.0,
             "steps": 4,
             "peak_memory_mib": 1.0,
+            "compute_reduction": r,
         }
-        for v, t in ((0.5, 0.9), (0.8, 0.7), (0.6, 1.0))
+        for v, t, r in ((0.5, 0.9, 0.6), (0.8, 0.7, 0.6), (0.6, 1.0, 0.0))
     ]
     own = ExperimentConfig(pathlib.Path("unused"))
     model = mnist_mlp.mlp()
     result = _summarize(mnist_mlp.TASK, own, model, "exact", 0, records)
     assert (result.test, result.step_seconds, result.step_cpu_seconds) == (0.7, 0.5, 0.25)
+    assert result.compute_reduction == pytest.approx(0.4)
     rows = comparison.summarize(mnist_mlp.TASK, [result, dataclasses.replace(result, test=0.8)])
     assert rows[0].test == pytest.approx(75)
     assert rows[0].spread == pytest.approx(100 * np.std([0.7, 0.8], ddof=1))
@@ -155,6 +188,7 @@ def test_flags_become_a_configuration():
     values = flags.FlagValues()
     define_flags(values, forward_ratio=0.3)
     values(["binary", "--model_dir=/x", "--sampling=nps", "--scale=on", "--methods=exact,crs"])
+    assert "inputs" not in values
     own = config_from_flags(values)
     assert own.sampling == Sampling("nps", 0.3, 1.0, 10, True)
     assert own.methods == ("exact", "crs")

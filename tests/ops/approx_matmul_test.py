@@ -146,10 +146,11 @@ def test_choice_by_weights_ignores_the_data():
     np.testing.assert_array_equal(np.flatnonzero(dw.any(axis=1)), kept)
 
 
-def test_scaled_gradients_average_to_the_exact_ones():
+@pytest.mark.parametrize("variant", ["uniform", "nps"])
+def test_scaled_gradients_average_to_the_exact_ones_whatever_the_forward_variant(variant):
     x, w = factors(m=14, n=6, p=14)
     dy = factors(14, 14, 1, seed=1)[0]
-    sampling = Sampling("uniform", 1.0, backward_ratio=0.8, scale=True)
+    sampling = Sampling(backward_ratio=0.8, gradient_variant=variant)
     x_t, w_t = tf.constant(x), tf.constant(w)
 
     @tf.function

@@ -51,7 +51,7 @@ class ColumnRowSampled(_Stock):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        if self.sampling.rule.random:
+        if self.sampling.random:
             self.draws = self.add_weight(
                 name="draws",
                 shape=(),
@@ -92,7 +92,7 @@ class ColumnRowSampled(_Stock):
         keras.layers.Layer.load_own_variables(self, store)
 
     def _next_seed(self) -> tf.Tensor | None:
-        if not self.sampling.rule.random:
+        if not self.sampling.random:
             return None
         if self.draws is None:
             raise UserError(

@@ -143,7 +143,8 @@ def _sampled_input_gradient(
     weights = column_norms(b)
     if sampling.probabilities != "weights":
         weights *= column_norms(dy)
-    draw = draw_pairs(weights, k, sampling, seed, lambda: product_norm(b, tf.transpose(dy), seed))
+    own = sampling.gradients
+    draw = draw_pairs(weights, k, own, seed, lambda: product_norm(b, tf.transpose(dy), seed))
     kept = draw.scale(take(b, draw, axis=1), axis=1)
     return tf.matmul(kept, take(dy, draw, axis=1), transpose_b=True)
 

@@ -34,6 +34,9 @@ class Sampling:
       threshold: keep only as many of the largest pairs as hold this share of the
         total weight, at most forward_ratio (top-k only; k then varies by step,
         which XLA can't compile).
+      gradient_variant: of the sampled gradient products where it shall differ from
+        `variant`; scaled if it can be. Unbiased gradients let a noisy training converge
+        where plain sums, which favour the examples with the largest errors, do not.
       sparse_gradient: give the gradient of a dense kernel as IndexedSlices, which
         saves the scatter where the optimizer takes them.
 
@@ -50,6 +53,7 @@ class Sampling:
     probabilities: Literal["norms", "exact", "weights"] = "norms"
     mix: float = 0.0
     threshold: float | None = None
+    gradient_variant: str | None = None
     sparse_gradient: bool = False
 
     def __post_init__(self):
@@ -76,6 +80,10 @@ class Sampling:
             raise UserError("mode 'meprop' has an exact forward product: set forward_ratio to 1")
         if self.mode == "forward_only" and self.backward_ratio < 1:
             raise UserError("mode 'forward_only' has full gradients: set backward_ratio to 1")
+        if self.gradient_variant is not None:
+            look_up_variant(self.gradient_variant)
+            if self.mode != "nested":
+                raise UserError(f"mode {self.mode!r} takes no gradient_variant: use variant")
         if self.scale == "auto" and (self.mode == "meprop" or self.probabilities == "weights"):
             raise UserError(
                 "scale 'auto' judges by the products of both norms: not with mode 'meprop' "
@@ -99,12 +107,38 @@ class Sampling:
         return self.forward_ratio == 1 and self.backward_ratio == 1 and self.threshold is None
 
     @property
+    def random(self) -> bool:
+        """Whether draws need seeds."""
+        return self.rule.random or self.gradients.rule.random
+
+    @property
+    def switched_off(self) -> "Sampling":
+        """The same settings with nothing sampled."""
+        return dataclasses.replace(self, forward_ratio=1.0, backward_ratio=1.0, threshold=None)
+
+    @property
+    def gradients(self) -> "Sampling":
+        """The settings of sampled gradient products."""
+        if self.gradient_variant is None:
+            return self
+        rule = look_up_variant(self.gradient_variant)
+        return dataclasses.replace(
+            self,
+            variant=self.gradient_variant,
+            gradient_variant=None,
+            scale=True in rule.scales,
+            mix=self.mix if rule.random else 0.0,
+            threshold=None,
+        )
+
+    @property
     def for_gradients(self) -> "Sampling":
-        """The settings for sampled gradient products, where "auto" means plain sums.
+        """The same where "auto" cannot ask for the product and means plain sums.
 
         dY has zero mean over examples for the usual losses, and then plain sums win.
         """
-        return dataclasses.replace(self, scale=False) if self.scale == "auto" else self
+        own = self.gradients
+        return dataclasses.replace(own, scale=False) if own.scale == "auto" else own
 
     def with_ratio(self, forward_ratio: float) -> "Sampling":
         return dataclasses.replace(self, forward_ratio=forward_ratio)

@@ -1,6 +1,5 @@
 """Batch statistics for exact evaluation of a model that was trained on samples."""
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,9 +27,7 @@ def recalibrate_batch_norm(model: Any, batches: Iterable[Any]) -> None:
     momenta = [norm.momentum for norm in norms]
     try:
         for layer, sampling in zip(layers, settings, strict=True):
-            layer.sampling = dataclasses.replace(
-                sampling, forward_ratio=1.0, backward_ratio=1.0, threshold=None
-            )
+            layer.sampling = sampling.switched_off
         for count, batch in enumerate(batches):
             for norm in norms:
                 # A running average: each batch so far weighs the same.

@@ -8,6 +8,7 @@ from tensorflow import keras
 
 from tfapprox.errors import UserError
 from tfapprox.layers.column_row_sampled import ColumnRowSampled
+from tfapprox.sampling.settings import Sampling
 
 Schedule = Callable[[int], float]
 """From the epoch, counted from 0, to the forward ratio."""
@@ -84,10 +85,19 @@ def set_ratios(model: Any, ratios: Mapping[Any, float]) -> bool:
 
     If so, the model's compiled train step is made anew. Call it between steps.
     """
+    return _set(model, {x: x.sampling.with_ratio(ratio) for x, ratio in ratios.items()})
+
+
+def switch_off_sampling(model: Any) -> bool:
+    """Lets all layers train exactly from now on; returns whether any did not."""
+    return _set(model, {layer: layer.sampling.switched_off for layer in sampled_layers(model)})
+
+
+def _set(model: Any, settings: Mapping[Any, Sampling]) -> bool:
     changed = False
-    for layer, ratio in ratios.items():
-        if layer.sampling.forward_ratio != ratio:
-            layer.sampling = layer.sampling.with_ratio(ratio)
+    for layer, sampling in settings.items():
+        if layer.sampling != sampling:
+            layer.sampling = sampling
             changed = True
     if changed and getattr(model, "train_function", None) is not None:
         made = model.make_train_function(force=True)
