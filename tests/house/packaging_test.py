@@ -105,10 +105,14 @@ def foreign_libraries(folder):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("tfapprox", ("report", "serving", "tfmot", "experiments")),
-        ("experiments", ("report", "experiments", "datasets", "tensorboard")),
-        ("tools", ("dev",)),
-        ("tests", ("report", "serving", "openvino", "experiments", "dev", "tfmot")),
+        ("tfapprox", ("report", "serving", "tfmot", "experiments", "tensorboard")),
+        ("experiments", ("report", "experiments", "datasets", "tensorboard", "cluster")),
+        ("tools", ("dev", "docs")),
+        (
+            "tests",
+            ("report", "serving", "onnx", "openvino", "experiments", "datasets", "tensorboard")
+            + ("cluster", "dev", "docs", "tfmot"),
+        ),
     ],
 )
 def test_every_imported_library_is_declared(folder, extras):
