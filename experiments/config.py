@@ -32,6 +32,7 @@ class ExperimentConfig:
       cosine_decay: lower the rate to 0 along a cosine (MNIST's networks, LSTM).
       inputs: "pixels", or "principal" components (the perceptron).
       size: scales the network down where the experiment says so; 0 is the paper's.
+      compress: shares of the parameters to compress the trained network to, after training.
       checkpoint_steps: steps between checkpoints; 0 is once an epoch.
       resume: go on from the last checkpoint in model_dir.
     """
@@ -57,6 +58,7 @@ class ExperimentConfig:
     distribution_strategy: str = "none"
     mixed_precision: str = "float32"
     jit_compile: bool = False
+    compress: tuple[float, ...] = ()
     checkpoint_steps: int = 0
     resume: bool = False
 
@@ -66,6 +68,8 @@ class ExperimentConfig:
                 raise UserError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.exact_share < 1:
             raise UserError(f"--exact_share must be in (0, 1), got {self.exact_share}")
+        if not all(0 < share < 1 for share in self.compress):
+            raise UserError(f"--compress needs shares in (0, 1), got {self.compress}")
         unknown = [method for method in self.methods if method not in METHODS]
         if unknown or not self.methods:
             raise UserError(f"--methods must be among {', '.join(METHODS)}, got {self.methods}")
@@ -74,7 +78,7 @@ class ExperimentConfig:
         """Returns the settings behind a method's name; None is exact training."""
         if method == "meprop":
             return Sampling(mode="meprop", backward_ratio=self.meprop_ratio)
-        return None if method == "exact" else self.sampling
+        return self.sampling if method in ("crs", "crs_exact_end") else None
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "model_dir": str(self.model_dir)}
@@ -152,6 +156,7 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
         "Keras dtype policy.",
     )
     boolean("jit_compile", d.get("jit_compile", False), "Compile the step with XLA.")
+    items("compress", [], "Compress the trained network to these shares of its parameters, too.")
     integer("checkpoint_steps", 0, "Steps between checkpoints; 0 is once an epoch.")
     boolean("resume", False, "Go on from the last checkpoint in --model_dir.")
 
@@ -174,12 +179,17 @@ def config_from_flags(values: flags.FlagValues) -> ExperimentConfig:
         values.mode,
         gradient_variant=values.gradient_sampling or None,
     )
-    special = {"model_dir", "sampling", "methods"}
+    try:
+        compress = tuple(float(word) for word in values.compress)
+    except ValueError as error:
+        raise UserError(f"--compress needs numbers, e.g. 0.5,0.3, got {values.compress}") from error
+    special = {"model_dir", "sampling", "methods", "compress"}
     names = [f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in special]
     settings: dict[str, Any] = {name: values[name].value for name in names if name in values}
     return ExperimentConfig(
         pathlib.Path(values.model_dir),
         sampling=sampling,
         methods=tuple(values.methods),
+        compress=compress,
         **settings,
     )

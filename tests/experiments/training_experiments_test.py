@@ -192,6 +192,9 @@ def test_flags_become_a_configuration():
     own = config_from_flags(values)
     assert own.sampling == Sampling("nps", 0.3, 1.0, 10, True)
     assert own.methods == ("exact", "crs")
+    assert own.sampling_of("crs") == own.sampling_of("crs_exact_end") == own.sampling
+    assert own.sampling_of("meprop").mode == "meprop"
+    assert own.sampling_of("exact") is own.sampling_of("of another experiment") is None
     values(["binary", "--model_dir="])
     with pytest.raises(UserError, match="--model_dir"):
         config_from_flags(values)
