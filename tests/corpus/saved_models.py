@@ -211,6 +211,18 @@ def concatenated_kernels(path: Path) -> Arrays:
     )
 
 
+@case(sites=1)
+def adapted_kernel(path: Path) -> Arrays:
+    """A kernel with a low-rank adapter beside it, added in the graph."""
+    w, a, b = variable(96, 128), variable(96, 4, seed=1, name="a"), variable(4, 128, seed=2)
+    return export(
+        path,
+        lambda x: {"y": tf.matmul(x, w + tf.matmul(a, b))},
+        {"x": activations(3, 96)},
+        {"w": w, "a": a, "b": b},
+    )
+
+
 @case(sites=1, precision="bfloat16")
 def mixed_precision(path: Path) -> Arrays:
     w = variable(96, 128)

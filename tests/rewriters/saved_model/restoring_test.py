@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tests.corpus import saved_models  # noqa: F401 (fills the corpus)
+from tests.corpus import saved_models, saved_models_keras  # noqa: F401 (fills the corpus)
 from tests.corpus.building import CORPUS
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.decompositions.spectra import SpectrumCache
@@ -74,6 +74,18 @@ def test_the_graph_has_the_original_s_shape_again(name, tmp_path):
     assert kernel_shapes(tmp_path / "dense") == kernel_shapes(tmp_path / "model")
     if name != "nested_calls_with_different_kernels":  # one function for each kernel stays
         assert linear_operations(tmp_path / "dense") == linear_operations(tmp_path / "model")
+
+
+def test_losses_that_read_a_kernel_as_a_whole_read_the_dense_one_again(tmp_path):
+    saved_models_keras.tf_keras_regularized(tmp_path / "model")
+    write_full_rank(tmp_path / "model", tmp_path / "small")
+    restored = restore_saved_model(tmp_path / "small", tmp_path / "dense")
+    assert len(restored.restored) == 2 and not restored.kept
+    assert linear_operations(tmp_path / "dense") == linear_operations(tmp_path / "model")
+    want, got = (tf.saved_model.load(str(tmp_path / n)) for n in ("model", "dense"))
+    for one, other in zip(want.regularization_losses, got.regularization_losses, strict=True):
+        np.testing.assert_allclose(float(other()), float(one()), rtol=1e-5)
+    assert sorted(v.name for v in got.variables) == sorted(v.name for v in want.variables)
 
 
 def orthogonal(*shape, seed=0):

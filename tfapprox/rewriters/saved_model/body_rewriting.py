@@ -9,7 +9,7 @@ from tensorflow.core.framework import function_pb2, node_def_pb2
 
 from tfapprox.rewriters.saved_model.body import producer_of
 from tfapprox.rewriters.saved_model.call_redirecting import CallRewriter, Versions
-from tfapprox.rewriters.saved_model.composing import emit_composition, layout_in
+from tfapprox.rewriters.saved_model.composing import emit_composition, is_composition, layout_of
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
 from tfapprox.rewriters.saved_model.function_header import FunctionHeader
 from tfapprox.rewriters.saved_model.generation import materialised
@@ -129,13 +129,14 @@ class BodyRewriter:
 
     def _compose(self, replacement: Replacement) -> None:
         """Computes a whole variable from its factors in the place where it was read."""
-        (root,) = replacement.kernel.roots
+        kernel = replacement.kernel
         read = {x for node in self._remaining() for x in node.input}
         read.update(self._aliases.get(r, r) for r in self._returned.values())
         for reference, value in self._instance.values.items():
-            if not isinstance(value, Static) or value.op != "Variable" or root not in value.roots:
+            if reference not in read or not isinstance(value, Static):
                 continue
-            if reference not in read:
+            whole = value.op == "Variable" and value.roots == kernel.roots
+            if not whole and not is_composition(kernel.first.kernel, kernel.roots, value):
                 continue
             producer = producer_of(reference)
             node = self._body.nodes.get(producer)
@@ -149,7 +150,7 @@ class BodyRewriter:
                 emitter, replacement.factorization, factors, replacement.shape
             )
             array = value.value()
-            layout = layout_in(replacement.kernel.first.kernel, array)
+            layout = layout_of(kernel.first.kernel, array)
             composed = emit_composition(emitter, stages, factors, layout, array.shape)
             *extra, last = emitter.nodes
             self._extra += extra

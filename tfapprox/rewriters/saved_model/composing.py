@@ -4,13 +4,15 @@ Functions that no signature runs, such as the regularisation losses that Keras s
 with a model, may read a kernel as a whole. They get the product of the factors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
+from tfapprox.rewriters.saved_model.provenance import Static
 from tfapprox.rewriters.saved_model.provenance_ops import Unevaluable
 
 
@@ -27,6 +29,44 @@ def layout_in(kernel: np.ndarray, variable: np.ndarray) -> str:
     if kernel.flags.c_contiguous:
         return "plain"
     return "flipped" if kernel.swapaxes(2, 3).flags.c_contiguous else ""
+
+
+def layout_of(kernel: np.ndarray, variable: np.ndarray) -> str:
+    """Says how a kernel lies in a tensor, which may be a copy that was composed elsewhere.
+
+    Returns:
+      See `layout_in`.
+    """
+    found = layout_in(kernel, variable)
+    if found or kernel.size != variable.size or kernel.dtype != variable.dtype:
+        return found
+    for layout, view in (("plain", kernel), ("flipped", kernel.swapaxes(2, 3))):
+        if _nearly_equal(view.reshape(variable.shape), variable):
+            return layout
+    return ""
+
+
+def _nearly_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """Says whether only rounding on the way of a product sets two tensors apart."""
+    limit = 100 * float(ml_dtypes.finfo(b.dtype).eps)
+    scale = np.abs(b.astype(np.float64)).max(initial=0.0)
+    return bool(np.abs(a.astype(np.float64) - b).max(initial=0.0) <= limit * scale)
+
+
+def is_composition(kernel: np.ndarray, roots: Collection[str], value: Static) -> bool:
+    """Says whether a value computed in the graph is the kernel, put together from its factors.
+
+    Args:
+      kernel: [h, w, i, o].
+      roots: of the kernel.
+      value: of any shape.
+    """
+    if value.op != "Reshape" or value.roots != roots or len(roots) < 2:
+        return False
+    try:
+        return bool(layout_of(kernel, value.value()))
+    except Unevaluable:
+        return False
 
 
 def is_composable(kernel: np.ndarray, read: Callable[[], np.ndarray]) -> bool:

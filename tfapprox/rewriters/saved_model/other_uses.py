@@ -4,6 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable
 
+from tfapprox.rewriters.saved_model.composing import is_composition
 from tfapprox.rewriters.saved_model.provenance import Static, Value
 from tfapprox.rewriters.saved_model.sites import SiteFinder
 from tfapprox.rewriters.saved_model.tracing import Instance, Tracer
@@ -22,12 +23,14 @@ class OtherUse:
       instance: where.
       writes: it changes the variable.
       whole: it reads a tensor that can be composed from factors.
+      value: what it reads, if that is known.
     """
 
     op: str
     instance: Instance
     writes: bool = False
     whole: bool = False
+    value: Static | None = None
 
 
 def reject_other_uses(
@@ -58,7 +61,11 @@ def reject_other_uses(
             alone = kernel.roots == {root} and len(by_root[root]) == 1
             composable = alone and finder.is_composable(kernel, root)
             for user in users.get(root, ()):
-                if composable and user.whole and id(user.instance) not in served:
+                put_together = user.value is not None and is_composition(
+                    kernel.first.kernel, kernel.roots, user.value
+                )
+                whole = user.whole and (composable or put_together)
+                if whole and id(user.instance) not in served:
                     kernel.composed_in.add(id(user.instance))
                 else:
                     kernel.reason = kernel.reason or _objection(user, root, table)
@@ -95,7 +102,8 @@ def _other_users(
                 if found is not None and index == found[1].operand:
                     continue
                 whole = isinstance(value, Static) and finder.reads_whole(instance, name, index)
-                user = OtherUse(node.op, instance, _writes(node.op), whole)
+                read = value if isinstance(value, Static) else None
+                user = OtherUse(node.op, instance, _writes(node.op), whole, read)
                 for root in value.roots:
                     users[root].append(user)
     return users

@@ -139,7 +139,22 @@ def _matmul(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray:
     return (left.astype(wide, copy=False) @ right.astype(wide, copy=False)).astype(left.dtype)
 
 
+def _einsum(attributes: Attributes, arrays: Arrays, _: int) -> np.ndarray:
+    equation = attributes["equation"].decode().replace(" ", "")
+    inputs, _arrow, output = equation.partition("->")
+    sizes: dict[str, int] = {}
+    for labels, array in zip(inputs.split(","), arrays, strict=True):
+        sizes.update(zip(labels, array.shape, strict=True))
+    made = np.prod([sizes[label] for label in output], dtype=np.int64)
+    if made > _LARGEST_GROWTH * max(array.size for array in arrays):
+        raise ValueError(f"einsum {equation} of constants is out of proportion")
+    wide = np.result_type(np.float32, arrays[0].dtype)
+    product = np.einsum(equation, *(array.astype(wide) for array in arrays), optimize=True)
+    return product.astype(arrays[0].dtype)
+
+
 EVALUATORS: dict[str, Evaluator] = {
+    "Einsum": _einsum,
     "MatMul": _matmul,
     "Cast": _cast,
     "Transpose": lambda attributes, arrays, _: arrays[0].transpose(arrays[1].tolist()),
