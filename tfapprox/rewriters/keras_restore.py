@@ -25,12 +25,21 @@ from tfapprox.rewriters.keras_graph import (
     is_graph_model,
     nodes_of,
     tree_of,
+    weights_of,
 )
 from tfapprox.rewriters.keras_model import StandIns, rebuild_keras_model
 from tfapprox.rewriters.keras_stages import Name, StageLayer
 from tfapprox.rewriters.keras_trace import Shape
 
 _GROUPED = "...gi,gij->...gj"
+# By the last layer of a chain.
+_TAKEN_OVER = (
+    "name",
+    "activation",
+    "bias_regularizer",
+    "bias_constraint",
+    "activity_regularizer",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +105,7 @@ def chains_of(model: Any, prefix: str = "") -> Iterator[LayerChain]:
 
 def _walk_back(layer: Any, x: Any, producers: dict, readers: dict) -> tuple[Any, ...]:
     """Returns the layers that are called as `layer`'s earlier stages, and `layer`."""
-    name = re.compile(re.escape(layer.name) + r"_stage\d+(_\d+)?(_split|_merge)?")
+    name = re.compile(re.escape(layer.name) + r"_stage\d+(_\d+)?(_split|_merge|_order)?")
     layers = [layer]
     while id(x) in producers and readers[id(x)] == 1:
         source, (args, kwargs) = producers[id(x)]
@@ -112,19 +121,47 @@ def _is_chain(layers: Sequence[Any]) -> bool:
     keras = flavour_of(layers[-1])
     layer_types, linear = keras.layers, keras.activations.linear
     kinds = (layer_types.Dense, layer_types.Conv1D, layer_types.Conv2D, layer_types.EinsumDense)
-    products = [layer for layer in layers if not isinstance(layer, layer_types.Reshape)]
-    if type(layers[-1]) not in kinds or any(
-        layer.bias is not None or layer.activation is not linear for layer in products[:-1]
-    ):
+    parts = [layer for layer in layers if not isinstance(layer, layer_types.Reshape)]
+    if any(layer.bias is not None or layer.activation is not linear for layer in parts[:-1]):
         return False
-    if type(layers[-1]) is layer_types.EinsumDense and len(products) < len(layers):
+    products = _products(layers)
+    kind = _kind(layer_types, products)
+    if kind not in kinds:
+        return False
+    if kind is layer_types.EinsumDense and len(products) < len(layers):
         return False  # the grouped stage no longer tells how its input was contracted
-    stages = (type(layers[-1]), layer_types.DepthwiseConv2D, layer_types.EinsumDense)
+    stages = (kind, layer_types.DepthwiseConv2D, layer_types.EinsumDense)
     if not all(type(layer) in stages or _is_grouped(layer) for layer in products):
         return False
     taps = [_spatial(layer) for layer in products]
     # On each axis only one stage may have taps, strides or dilations.
     return all(sum(t[axis] != (1, 1, 1) for t in taps) <= 1 for axis in (0, 1))
+
+
+def _products(layers: Sequence[Any]) -> list[Any]:
+    """Returns the layers that hold a stage's kernel."""
+    return [
+        layer
+        for layer in layers
+        if hasattr(layer, "kernel_size") or getattr(layer, "kernel", None) is not None
+    ]
+
+
+def _kind(layer_types: Any, products: Sequence[Any]) -> type | None:
+    """Returns the type of the layer that these stood in for."""
+    kinds: list[type] = []
+    for layer in products:
+        if _is_grouped(layer):
+            kinds.append(layer_types.Conv2D)
+        elif getattr(layer, "equation", "") == _GROUPED:
+            kinds.insert(0, layer_types.Dense)  # unless another says EinsumDense
+        elif type(layer) is not layer_types.DepthwiseConv2D:
+            kinds.append(type(layer))
+    return kinds[-1] if kinds else None
+
+
+def _is_order(layer: Any) -> bool:
+    return type(layer).__name__ == "ChannelOrder"
 
 
 def _is_grouped(layer: Any) -> bool:
@@ -141,18 +178,37 @@ def _spatial(layer: Any) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
 
 
 def _factorization(layers: Sequence[Any]) -> Factorization:
-    products = [layer for layer in layers if getattr(layer, "kernel", None) is not None]
+    products = _products(layers)
     spatial = [_spatial(layer) for layer in products]
     holders = [
         next((i for i, s in enumerate(spatial) if s[axis] != (1, 1, 1)), 0) for axis in (0, 1)
     ]
-    return Factorization(
-        tuple(_stage(layer, (holders[0] == i, holders[1] == i)) for i, layer in enumerate(products))
-    )
+    orders = _orders(layers, products)
+    stages = [
+        dataclasses.replace(
+            _stage(layer, (holders[0] == i, holders[1] == i)), input_order=orders[i]
+        )
+        for i, layer in enumerate(products)
+    ]
+    return Factorization(tuple(stages), orders[-1])
+
+
+def _orders(layers: Sequence[Any], products: Sequence[Any]) -> list[np.ndarray | None]:
+    """Returns the order of the channels before each product, and after the last one."""
+    known = {id(layer): place for place, layer in enumerate(products)}
+    orders: list[np.ndarray | None] = [None] * (len(products) + 1)
+    passed = 0
+    for layer in layers:
+        if _is_order(layer):
+            orders[passed] = np.array(layer.order)
+        passed = known.get(id(layer), passed - 1) + 1
+    return orders
 
 
 def _stage(layer: Any, axes: tuple[bool, bool]) -> Stage:
-    kernel = np.asarray(layer.kernel).astype(np.float64)
+    kernel = np.asarray(weights_of(layer)[0]).astype(
+        np.float64
+    )  # a depthwise kernel has its own name
     equation = getattr(layer, "equation", None)
     if equation == _GROUPED:
         groups, fan_in, fan_out = kernel.shape
@@ -175,23 +231,33 @@ def _nothing(layer: Any, input_shape: Shape, name: Name) -> list[StageLayer]:
 
 def _dense_layer(chain: LayerChain, layer: Any, input_shape: Shape, name: Name) -> list[StageLayer]:
     """Returns the layer that the chain stood in for."""
-    config, kernel = live_config(layer), chain.kernel
+    products = _products(chain.layers)
+    kind = _kind(flavour_of(layer).layers, products)
+    assert kind is not None, chain.path  # it would be no chain
+    base = next((x for x in reversed(products) if type(x) is kind), products[-1])
+    config, kernel = live_config(base), chain.kernel
+    if type(base) is not kind and not _is_grouped(base):  # a Dense whose stages are all grouped
+        config = {key: config[key] for key in ("dtype", "trainable")}
     config.pop("batch_input_shape", None)
-    for key in ("activation", "kernel_regularizer", "bias_regularizer", "activity_regularizer"):
-        config[key] = getattr(layer, key)
-    if hasattr(layer, "strides"):
-        rank = len(layer.kernel_size)
-        spatial = [_spatial(x)[2 - rank :] for x in chain.layers]
+    config |= {key: getattr(layer, key) for key in _TAKEN_OVER}
+    config["kernel_regularizer"] = base.kernel_regularizer
+    if "bias_axes" not in config:
+        config["use_bias"] = layer.bias is not None
+        config["filters" if hasattr(base, "strides") else "units"] = kernel.shape[3]
+    if hasattr(base, "strides"):
+        rank = len(base.kernel_size)
+        spatial = [_spatial(x)[2 - rank :] for x in products]
         columns = np.prod(spatial, axis=0).T.tolist()
         for key, values in zip(("kernel_size", "strides", "dilation_rate"), columns, strict=True):
             config[key] = tuple(values)
         config["groups"] = 1
-        kernel = kernel[2 - rank :] if rank == 2 else kernel[0]
-    elif hasattr(layer, "equation"):
+        kernel = kernel if rank == 2 else kernel[0]
+    elif "bias_axes" in config:
+        config["bias_axes"] = layer.bias_axes
         kernel = _einsum(chain, config, kernel)
     else:
         kernel = kernel[0, 0]
-    return [StageLayer(type(layer).from_config(config), kernel)]
+    return [StageLayer(kind.from_config(config), kernel)]
 
 
 def _einsum(chain: LayerChain, config: dict, kernel: np.ndarray) -> np.ndarray:

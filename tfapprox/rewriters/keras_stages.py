@@ -12,6 +12,12 @@ from tfapprox.rewriters.keras_clone import live_config
 from tfapprox.rewriters.keras_einsum import Contraction, read_equation
 from tfapprox.rewriters.keras_graph import flavour_of
 from tfapprox.rewriters.keras_inspection import site_kind
+from tfapprox.rewriters.keras_order import (
+    closing_layer,
+    fold_orders,
+    order_layer,
+    reorders,
+)
 from tfapprox.rewriters.keras_trace import Shape
 
 Name = Callable[[str], str]
@@ -53,27 +59,31 @@ def stage_layers(
       name: makes unique names of the earlier stages.
 
     Raises:
-      UserError: a grouped dense stage on an input with several unknown sizes, or
-        as the last stage; channels that change order between stages, for which
-        there is no stock layer.
+      UserError: a grouped dense stage on an input with several unknown sizes; a grouped
+        last stage of an EinsumDense, or channels of one that change order.
     """
-    orders = [factorization.output_order, *(s.input_order for s in factorization.stages)]
-    if any(order is not None for order in orders):
+    if hasattr(layer, "equation") and reorders(factorization):
         raise UserError(
-            f"layer {layer.name}: its plan reorders channels, and no stock Keras layer does; "
-            f"compress its SavedModel, or choose a decomposition without clusters"
+            f"layer {layer.name}: its plan reorders channels, which an EinsumDense may have "
+            "several axes of; compress its SavedModel, or choose a decomposition without clusters"
         )
+    factorization = fold_orders(factorization)
     make = _conv_stage if hasattr(layer, "strides") else _product_stage
+    closing = closing_layer(layer, factorization)
     chain: list[StageLayer] = []
     for index, stage in enumerate(factorization.stages):
-        last = index == len(factorization.stages) - 1
+        last = index == len(factorization.stages) - 1 and closing is None
         config = _config(layer, last)
         if last and factorization.offset is not None:
             _add_bias(layer, config)
         config["name"] = layer.name if last else name(f"{layer.name}_stage{index}")
+        if stage.input_order is not None:
+            order = order_layer(layer, stage.input_order, f"{config['name']}_order")
+            chain.append(StageLayer(order, None))
         chain += make(layer, stage, config, (index == 0, last), input_shape)
         # Later stages see the same positions, and their own number of channels.
         input_shape = (*input_shape[: -_channel_axes(layer, index)], stage.shape.out_channels)
+    chain += [] if closing is None else [StageLayer(closing, None)]
     chain[-1] = dataclasses.replace(chain[-1], offset=factorization.offset)
     return chain
 
@@ -194,7 +204,7 @@ def _grouped_product(
     """Returns Reshape, EinsumDense and Reshape: each group of channels has its own matrix."""
     layers, (first, last) = flavour_of(layer).layers, place
     if last:
-        raise UserError(f"{layer.name}: a dense site can't end in a grouped stage")
+        raise UserError(f"{layer.name}: an EinsumDense can't end in a grouped stage")
     channel_axes = _channel_axes(layer, 0 if first else 1)
     # One position axis may be of any length: leave it to Reshape, also for later calls.
     positions = [-1 if size is None else size for size in input_shape[1:-channel_axes]]
