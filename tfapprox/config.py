@@ -105,6 +105,11 @@ class CompressionConfig:
         return self.calibration != "none"
 
     @property
+    def needs_sensitivities(self) -> bool:
+        """Whether errors count by what they do to the model's outputs, if there are data."""
+        return self.metric == "output" or (self.metric is None and self.selector != "evbmf")
+
+    @property
     def measures_latency(self) -> bool:
         """Whether a plan needs candidates that were timed on this machine."""
         return self.faster or self.budget.kind == "latency" or self.selector == "latency"

@@ -9,6 +9,7 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.blas import for_each_site, threads_for
+from tfapprox.decompositions.joint import build_joint
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.fitting import factorize, offer_candidates
@@ -21,9 +22,6 @@ from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import measure_sites
-
-KERNEL_SELECTORS = ("evbmf",)
-"""Selectors that read the kernel's own spectrum, whatever data there are."""
 
 Progress = Callable[[str, int, int], None]
 """Told of every step as (phase, steps done, steps in all)."""
@@ -111,8 +109,8 @@ def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
             f"metric {config.metric} needs calibration data: give --calibration_data (and not "
             "--calibration none), or choose another"
         )
-    if config.metric is None and calibrated and config.selector not in KERNEL_SELECTORS:
-        return "covariance"
+    if calibrated and config.needs_sensitivities:
+        return "output"
     return config.metric or registry.SELECTOR_METRIC[config.selector]
 
 
@@ -145,6 +143,8 @@ def factorize_plan(
     """
     _check_plan(inspection, plan)
     planned = {verdict.site: verdict for verdict in plan.verdicts}
+    sites = [(site, planned.get(site.name)) for site in inspection.sites]
+    joint = build_joint([(site, v.choice) for site, v in sites if v is not None and v.choice])
     factorizations: dict[str, Factorization] = {}
     verdicts = []
     for done, site in enumerate(inspection.sites):
@@ -155,7 +155,7 @@ def factorize_plan(
             verdicts.append(_dense(site, reason, verdict.before.latency))
             continue
         with threads_for(site):
-            built = factorize(site, verdict.choice, spectra)
+            built = joint.get(site.name) or factorize(site, verdict.choice, spectra)
         factorizations[site.name] = built
         if site.weight is not None:
             verdict = dataclasses.replace(verdict, error=_error(site, built, plan))
@@ -213,15 +213,21 @@ def _candidates(
         for name in config.decompositions
     ]
     table = CandidateTable.join(tables)
+    if metric == "output" and site.weight is not None:
+        table = dataclasses.replace(table, error=table.error * site.weight.sensitivity, norm=1.0)
     spectra.trim(site, table.configurations)
     return table
 
 
 def _error(site: Site, built: Factorization, plan: Plan) -> float:
     """Returns the relative error of what was built, in the plan's metric."""
-    metric = registry.look_up("metric", plan.settings.get("metric", "covariance"))
-    lost = metric.distance(site, built.reconstruct())
-    return lost / (metric.site_norm(site, SpectrumCache()) or 1.0)
+    name = plan.settings.get("metric", "covariance")
+    metric = registry.look_up("metric", name)
+    lost = metric.distance(site, built.reconstruct()) / (
+        metric.site_norm(site, SpectrumCache()) or 1.0
+    )
+    assert site.weight is not None
+    return lost * site.weight.sensitivity if name == "output" else lost
 
 
 def _select(problem: Problem, config: CompressionConfig) -> Selection:

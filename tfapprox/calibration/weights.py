@@ -13,10 +13,12 @@ class Weight(Protocol):
     Attributes:
       inputs: [D, D], D = H W I, where the form is tr(W' M W) with this M; else None.
       outputs: [O, O], W' M W of the site's own kernel where M itself is not known.
+      sensitivity: relative error of the model's outputs per relative error in this norm.
     """
 
     inputs: np.ndarray | None
     outputs: np.ndarray | None
+    sensitivity: float
 
     def apply(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the form's matrix times a kernel [H, W, I, O], float64."""
@@ -33,8 +35,9 @@ class CovarianceWeight:
       Denton et al. 2014, Section 3.1 (data covariance distance).
     """
 
-    def __init__(self, moments: Moments):
+    def __init__(self, moments: Moments, sensitivity: float = 1.0):
         self.inputs, self.outputs = moments.inputs, moments.outputs
+        self.sensitivity = sensitivity
 
     def apply(self, kernel: np.ndarray) -> np.ndarray:
         """Returns M W."""

@@ -14,6 +14,7 @@ from tfapprox.calibration.anchoring import AnchoredFits
 from tfapprox.calibration.collecting import MomentCollector
 from tfapprox.calibration.moments import Moments
 from tfapprox.calibration.weights import CovarianceWeight
+from tfapprox.compression.sensitivity import EXAMPLES, SensitivityTrial
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
@@ -30,7 +31,19 @@ _MOST_ANCHORS = 2048
 class Probe(Protocol):
     """A model that runs under observation."""
 
-    def run(self, batch: Any) -> Any: ...
+    def run(self, batch: Any) -> Sequence[np.ndarray]:
+        """Returns the model's outputs, in an order of its own."""
+        ...
+
+
+class _Switch:
+    """A watching function that can be exchanged between runs."""
+
+    def __init__(self, watch: Callable):
+        self.watch = watch
+
+    def __call__(self, *call: Any) -> tuple[np.ndarray, np.ndarray]:
+        return self.watch(*call)
 
 
 OpenProbe = Callable[[Iterable[str], Any], AbstractContextManager[Probe]]
@@ -63,17 +76,25 @@ class Calibration:
     Attributes:
       target: the model that was run.
       moments: of every site that was executed.
+      sensitivities: what an error of a site's output does to the model's; see
+        `SensitivityTrial`.
       notes: on sites that were not, or not wholly.
     """
 
     target: Target
     moments: Mapping[str, Moments]
+    sensitivities: Mapping[str, float]
     notes: tuple[str, ...]
 
     def weighted(self, inspection: Inspection) -> Inspection:
         """Returns the inspection with sites that are fitted to the data."""
         sites = [
-            dataclasses.replace(site, weight=CovarianceWeight(self.moments[site.name]))
+            dataclasses.replace(
+                site,
+                weight=CovarianceWeight(
+                    self.moments[site.name], self.sensitivities.get(site.name, 1.0)
+                ),
+            )
             if site.name in self.moments
             else site
             for site in inspection.sites
@@ -92,13 +113,22 @@ def calibrate(
     admitted = [s for s in inspection.sites if config.admits(s.name)]
     watched = [site for site in admitted if site.name not in target.unwatched]
     collector = MomentCollector(watched, seed=config.seed)
-    with target.open_probe([site.name for site in watched], collector.watch) as probe:
+    uncentred = set(target.unbiased) if config.correct_bias else {s.name for s in watched}
+    switch = _Switch(collector.watch)
+    with target.open_probe([site.name for site in watched], switch) as probe:
         for done, batch in enumerate(target.batches):
             progress("calibrating", done, 0)
             collector.start_run()
             probe.run(batch)
-    uncentred = set(target.unbiased) if config.correct_bias else {s.name for s in watched}
-    moments = collector.moments(uncentred)
+        moments = collector.moments(uncentred)
+        sensitivities = {}
+        if config.needs_sensitivities:
+            trial = SensitivityTrial(watched, moments)
+            switch.watch, few = trial.watch, target.head(EXAMPLES)
+            sensitivities = trial.measure(
+                lambda: probe.run(few),
+                lambda done: progress("sensitivities", done, len(moments)),
+            )
     if not moments:
         raise UserError(
             "no site was executed on the calibration data: another signature may be the one "
@@ -126,7 +156,7 @@ def calibrate(
             for name, reason in target.unbiased.items()
             if name in moments
         ]
-    return Calibration(target, moments, tuple(notes))
+    return Calibration(target, moments, sensitivities, tuple(notes))
 
 
 def correct_biases(
@@ -180,15 +210,11 @@ def anchor(
     batch = calibration.target.head(_anchors(inspection))
     unbiased = set(calibration.target.unbiased) if config.correct_bias else set(sites)
     run = AnchoredFits(sites, fits, unbiased, told, config.seed)
-    watch = run.record
-
-    def watching(*call: Any) -> tuple[np.ndarray, np.ndarray]:
-        return watch(*call)
-
-    with calibration.target.open_probe(sites, watching) as probe:
+    switch = _Switch(run.record)
+    with calibration.target.open_probe(sites, switch) as probe:
         probe.run(batch)
         run.turn()
-        watch = run.replay
+        switch.watch = run.replay
         probe.run(batch)
     return {**factorizations, **run.fitted}
 

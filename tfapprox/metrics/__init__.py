@@ -18,9 +18,10 @@ __all__ = [
 
 WEIGHTED_METRICS: dict[str, Metric] = {
     "covariance": WeightedNorm(),
-    "mahalanobis": WeightedNorm(),
+    "output": WeightedNorm(),
 }
-"""Those that need calibration data."""
+"""Those that need calibration data. Errors in "output" are those in "covariance" times the
+sensitivity of the model's outputs to the site."""
 
 METRICS: dict[str, Metric] = {
     "operator": OperatorNorm(),

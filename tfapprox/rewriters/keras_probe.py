@@ -61,11 +61,12 @@ class KerasProbe:
         self._kernels: dict[str, np.ndarray] = {n: site.kernel for n, site in sites.items()}
         self._uses = 0
 
-    def run(self, batch: Any) -> Any:
+    def run(self, batch: Any) -> list[np.ndarray]:
         """Runs the model on a batch, nested as its inputs are, and returns its outputs."""
         self._uses = 0
         tree = tree_of(flavour_of(self._model))
-        return run_graph(self._model, tree.map_structure(tf.convert_to_tensor, batch), self._call)
+        inputs = tree.map_structure(tf.convert_to_tensor, batch)
+        return [np.asarray(y) for y in tree.flatten(run_graph(self._model, inputs, self._call))]
 
     def _call(self, layer: Any, args: tuple, kwargs: dict) -> Any:
         if is_graph_model(layer):

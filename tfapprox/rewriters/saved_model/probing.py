@@ -66,10 +66,10 @@ class SavedModelProbe:
         self._stages = stages
         self._function = self._loaded.signatures[source.signature]
 
-    def run(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the signature on {input key: array} and returns its outputs."""
+    def run(self, batch: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Runs the signature on {input key: array} and returns its outputs in order of keys."""
         outputs = self._function(**{key: tf.constant(value) for key, value in batch.items()})
-        return {key: value.numpy() for key, value in outputs.items()}
+        return [outputs[key].numpy() for key in sorted(outputs)]
 
     def close(self) -> None:
         """Deletes the copy's files."""
