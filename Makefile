@@ -2,7 +2,7 @@
 # make test   set up, then linters, types and the whole test suite
 # `make PYTHON=python3.12 ...` picks the interpreter of a new .venv.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest format build-files bench bench-quick peers clean
+.PHONY: help setup demo test lint types pytest format build-files docs bench bench-quick peers clean
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
@@ -15,6 +15,7 @@ help:
 	@echo 'make demo          set up, then train, compress, verify and report a small model'
 	@echo 'make test          set up, then linters, types and the whole test suite'
 	@echo 'make lint types pytest   the parts of make test'
+	@echo 'make docs          build the documentation into site/'
 	@echo 'make bench-quick   every benchmark on small cases, into build/benchmarks (minutes)'
 	@echo 'make bench         every benchmark, into docs/benchmarks (hours; goes on where it stopped)'
 	@echo 'make peers         the environment of the peers that benchmarks compare with'
@@ -28,7 +29,7 @@ setup: $(SETUP)
 $(SETUP): pyproject.toml setup.py
 	@test -n '$(PYTHON)' || { echo 'tfapprox needs Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt-get install python3-venv)' >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --editable '.[experiments,report,serving,openvino,dev]'
+	$(BIN)/pip install --quiet --editable '.[experiments,report,serving,openvino,docs,dev]'
 	@touch $@
 
 demo: $(SETUP)
@@ -47,6 +48,9 @@ types: $(SETUP)
 pytest: $(SETUP)
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+docs: $(SETUP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 format: $(SETUP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -64,4 +68,4 @@ peers: $(SETUP)
 	$(BIN)/python -m benchmarks.peers.environment
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis
