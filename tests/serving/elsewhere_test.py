@@ -101,6 +101,25 @@ def test_openvino_converts_and_runs_it(models, x, wanted):
 
 
 @pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnxruntime")),
+    reason="tf2onnx and onnxruntime are not installed",
+)
+def test_onnx_converts_and_runs_it(models, x, wanted, tmp_path):
+    import onnxruntime
+
+    for path in models:
+        target = str(tmp_path / "model.onnx")
+        # In a process of its own: tf2onnx changes settings of TensorFlow's for good.
+        command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", path]
+        command += ["--output", target, "--opset", "17"]
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ})
+        session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+        (source,) = session.get_inputs()
+        (got,) = session.run(None, {source.name: x})
+        assert_same(got, wanted)
+
+
+@pytest.mark.skipif(
     shutil.which("tensorflow_model_server") is None,
     reason="tensorflow_model_server is not on PATH",
 )
