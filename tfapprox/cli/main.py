@@ -13,6 +13,7 @@ from absl import app
 from tfapprox.cli.hush import hushed_tensorflow
 from tfapprox.cli.parser import parse
 from tfapprox.errors import UserError, VerificationError
+from tfapprox.printable import printable
 
 FAILED_VERIFICATION, USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 1, 2, 70, 130
 
@@ -80,6 +81,6 @@ def _environment_fault(error: Exception) -> str | None:
 
 
 def _complain(message: str, status: int) -> int:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"tfapprox: error: {line}", file=sys.stderr)
     return status

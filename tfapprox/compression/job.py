@@ -30,6 +30,7 @@ class Job:
     calibration_data: CalibrationData | None = None
     distillation: DistillationConfig | None = None
     work_dir: Path | None = None
+    run: bool = True
 
     @property
     def measured_sizes(self) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """Compresses a SavedModel directory: plan, rewrite, verify, measure, publish, report."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -10,7 +9,7 @@ from tfapprox.compression.calibrating import Calibration, calibrate, saved_model
 from tfapprox.compression.job import Job
 from tfapprox.compression.resuming import keep_plan, kept_plan
 from tfapprox.compression.scoring import score_both, score_saved_models
-from tfapprox.compression.steps import Clock, decide, model_size, require_passed
+from tfapprox.compression.steps import Clock, decide, model_size
 from tfapprox.compression.timing import (
     SlowerError,
     check_latency,
@@ -18,6 +17,7 @@ from tfapprox.compression.timing import (
     time_original,
     with_fewer_sites,
 )
+from tfapprox.compression.verifying import NOT_RUN, check_runs, verify_result
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
@@ -30,7 +30,6 @@ from tfapprox.planning import (
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
-from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.plan import EXTRA, Plan
 from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.serving.calibration_data import CalibrationData, Source, open_calibration_data
@@ -101,6 +100,7 @@ def compress_saved_model(
     evaluate: Callable[[str], float] | None = None,
     scores: ModelPath | None = None,
     spectra: SpectrumCache | None = None,
+    run: bool = True,
     distillation: DistillationConfig | None = None,
     work_dir: ModelPath | None = None,
     progress: Progress = no_progress,
@@ -132,6 +132,8 @@ def compress_saved_model(
         for many models with one site replaced.
       scores: JSON file that remembers what `evaluate` returned to that selector.
       spectra: what earlier calls for the same model have found; filled for later ones.
+      run: False for a model that is not to be trusted: it is read, planned and written, but
+        never run; so it is compared by structure alone, and nothing is measured.
       distillation: train the new factors to give the original's outputs on the calibration
         data.
       work_dir: keeps the plan and the training's state; a killed call that is made again
@@ -149,8 +151,9 @@ def compress_saved_model(
     job = Job(
         Path(source), Path(destination), config, tuple(tags), signature, _or_head(inputs, data),
         warmup, overwrite, tuple(batch_sizes), threads, evaluate, scores, data,
-        distillation, None if work_dir is None else Path(work_dir),
+        distillation, None if work_dir is None else Path(work_dir), run,
     )  # fmt: skip
+    check_runs(job)
     plan = plan or kept_plan(job.work_dir, job.source, config)
     clock = Clock()
     notes: list[str] = []
@@ -216,14 +219,13 @@ def _attempt(
             with clock("distilling"):
                 distilled = _distil(job, job.distillation, staging, progress)
         with clock("verifying"):
-            verification = _verify(job.source, staging, job.inputs, job.tags, job.signature,
-                                   config.seed, progress)  # fmt: skip
+            verification = verify_result(job, staging, progress)
         measured = None
         if job.evaluate is not None:
             with clock("evaluating"):
                 measured = score_both(job.evaluate, str(job.source), str(staging))
         with clock("measuring"):
-            latency = measure_result(job, staging, progress)
+            latency = measure_result(job, staging, progress) if job.run else ()
         if config.measures_latency:
             notes = [*notes, *check_latency(job, plan, latency)]
         report = Report(
@@ -233,10 +235,10 @@ def _attempt(
             before=before,
             after=after,
             environment=collect_environment(job.threads, config.seed),
-            verification=dataclasses.replace(verification, candidate=str(job.destination)),
+            verification=verification,
             latency=latency,
             spectra=curves,
-            notes=(*remarks, *notes),
+            notes=(*remarks, *notes, *(() if job.run else (NOT_RUN,))),
             seconds=clock.seconds,
             peak_memory_bytes=peak_memory_bytes(),
             scores=measured,
@@ -276,25 +278,6 @@ def _distil(
     return distill_saved_model(
         staging, job.source, job.calibration_data, config,
         signature=signature, tags=job.tags, work_dir=job.work_dir, progress=progress,
-    )  # fmt: skip
-
-
-def _verify(
-    source: Path,
-    staging: Path,
-    inputs: Inputs | None,
-    tags: Sequence[str],
-    signature: str | None,
-    seed: int,
-    progress: Progress,
-) -> Verification:
-    from tfapprox.rewriters.verify import verify_saved_model
-
-    return require_passed(
-        verify_saved_model(
-            str(staging), str(source), inputs,
-            tags=tags, signature=signature, seed=seed, progress=progress,
-        )
     )  # fmt: skip
 
 

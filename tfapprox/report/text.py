@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.site import Site
+from tfapprox.printable import printable
 from tfapprox.report.numbers import count, error, milliseconds, share, size
 from tfapprox.report.report import Report
 from tfapprox.report.speed import speed_verdict
@@ -80,7 +81,9 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
         kept = verdict.choice is None
         table.add_row(
             *_texts(verdict.site, _shape(verdict.kernel_shape)),
-            Text(f"dense: {verdict.reason}", "dim") if kept else Text(str(verdict.choice)),
+            Text(printable(f"dense: {verdict.reason}"), "dim")
+            if kept
+            else Text(str(verdict.choice)),
             "-" if kept else error(verdict.error),
             _change(verdict.before.params, verdict.after.params),
             _change(verdict.before.macs, verdict.after.macs),
@@ -103,7 +106,7 @@ def print_verification(verification: Verification, console: Console | None = Non
         console.print(table)
     console.print(Text(f"Inputs: {verification.inputs}"))
     for failure in verification.failures:
-        console.print(Text(f"✗ {failure}", "red"))
+        console.print(Text(printable(f"✗ {failure}"), "red"))
     if verification.passed:
         limit = verification.limit
         beyond = "" if limit is None else f", no error beyond {error(limit)}"
@@ -207,13 +210,13 @@ def _table(first: str, *columns: str) -> Table:
 
 
 def _texts(*cells: str) -> list[Text]:
-    """Returns the cells as they are: names from a model may hold rich's markup."""
-    return [Text(cell) for cell in cells]
+    """Returns the cells as they are: names from a model may hold markup, or worse."""
+    return [Text(printable(cell)) for cell in cells]
 
 
 def _print_notes(notes: Sequence[str], console: Console) -> None:
     for note in notes:
-        console.print(Text(f"note: {note}", "yellow"))
+        console.print(Text(printable(f"note: {note}"), "yellow"))
 
 
 def _shape(shape: Sequence[int]) -> str:

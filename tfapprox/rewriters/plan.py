@@ -68,7 +68,7 @@ class Plan:
         """
         try:
             body = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{origin} is not JSON: {error}") from error
         if not isinstance(body, dict) or "tfapprox_plan" not in body:
             raise UserError(f"{origin} is not a tfapprox plan: it has no key 'tfapprox_plan'")
@@ -112,5 +112,5 @@ def _verdict_from_json(body: Any, origin: str) -> Verdict:
             before=Cost(**body.get("before", {})),
             after=Cost(**body.get("after", {})),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{origin} is malformed: {type(error).__name__}: {error}") from error

@@ -44,6 +44,21 @@ def check_target(target: Path, source: Path, overwrite: bool) -> None:
         )
 
 
+def check_inside(file: Path, model: Path) -> None:
+    """Refuses a file that is a link to somewhere outside the model's directory.
+
+    Copied as it is, it would carry a file of this machine into the result.
+
+    Raises:
+      UserError: naming both.
+    """
+    if not file.resolve().is_relative_to(model.resolve()):
+        raise UserError(
+            f"{file} is a link to {file.resolve()}, outside the SavedModel, and would be copied "
+            "into the result; if that is wanted, copy the model with its links followed (cp -rL)"
+        )
+
+
 @contextlib.contextmanager
 def staged(target: Path) -> Iterator[Path]:
     """Yields a private directory beside `target` that takes its place on a clean exit.

@@ -5,7 +5,7 @@ from pathlib import Path
 from shutil import copytree
 
 from tfapprox.errors import UserError
-from tfapprox.rewriters.publish import staged
+from tfapprox.rewriters.publish import check_inside, staged
 from tfapprox.serving.signature import read_signatures
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -30,7 +30,8 @@ def package_saved_model(
 
     Raises:
       UserError: no servable SavedModel, a name or version that TF Serving would not
-        find, a version that exists, or a target inside the source.
+        find, a version that exists, a target inside the source, or a source with links
+        that lead out of it.
     """
     source = Path(source)
     read_signatures(str(source))
@@ -49,6 +50,8 @@ def package_saved_model(
         raise UserError(f"--version must be 1 to 2^63 - 1, got {version}")
     target = model_path / str(version)
     _refuse_existing(target, present)
+    for file in source.rglob("*"):
+        check_inside(file, source)
     with staged(target) as staging:
         copytree(source, staging, dirs_exist_ok=True)
         _refuse_existing(target, versions(model_path))  # another may have been faster

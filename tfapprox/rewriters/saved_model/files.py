@@ -2,8 +2,9 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from tfapprox.errors import UserError
+from tfapprox.rewriters.publish import check_inside
 
 OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VARIABLES = Path("variables", "variables")
@@ -31,11 +33,13 @@ class SavedModelFiles:
         """Opens the directory.
 
         Raises:
-          UserError: it is no SavedModel, or damaged, or has no MetaGraph with `tags`.
+          UserError: it is no SavedModel, or damaged, or has no MetaGraph with `tags`, or
+            names assets outside itself.
         """
         self.path = Path(path)
         self.proto = _read_proto(self.path)
         self.meta = _find_meta_graph(self.proto, tags, self.path)
+        _check_assets(self.meta, self.path)
         self._reader = _open_checkpoint(self.path / _VARIABLES)
 
     @functools.cached_property
@@ -74,16 +78,38 @@ class SavedModelFiles:
         Raises:
           UserError: a tensor can't be read.
         """
-        for name in self.tensor_shapes:
+        stored = sum(file.stat().st_size for file in self.path.glob(f"{_VARIABLES}.data-*"))
+        for name, shape in self.tensor_shapes.items():
+            # An entry takes a byte at least: no more is allocated than the files can hold.
+            if math.prod(shape) > stored:
+                raise UserError(
+                    f"{self.path / 'variables'} is damaged: it holds {stored} bytes, and "
+                    f"{name!r} is said to have shape {list(shape)}; copy the model again"
+                )
             self.tensor(name)
 
     def other_files(self) -> Iterator[Path]:
-        """Yields the relative paths of files that a rewrite copies as they are."""
+        """Yields the relative paths of files that a rewrite copies as they are.
+
+        Raises:
+          UserError: one is a link that leads out of the directory.
+        """
         rewritten = {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}
         for file in sorted(self.path.rglob("*")):
             relative = file.relative_to(self.path)
             if file.is_file() and relative.parts[0] not in rewritten | {"variables"}:
+                check_inside(file, self.path)
                 yield relative
+
+
+def _check_assets(meta: meta_graph_pb2.MetaGraphDef, path: Path) -> None:
+    for asset in meta.asset_file_def:
+        name = PurePosixPath(asset.filename)
+        if name.is_absolute() or ".." in name.parts:
+            raise UserError(
+                f"{path / 'saved_model.pb'} names the asset {asset.filename!r}, outside its own "
+                "directory: don't load it, and get the model from somewhere else"
+            )
 
 
 def _read_proto(path: Path) -> saved_model_pb2.SavedModel:

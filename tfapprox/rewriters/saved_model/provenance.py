@@ -6,8 +6,10 @@ operation allows it: so two places that use the same kernel see the same memory,
 that is how a shared kernel is recognised (`same_kernel_key`).
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,8 +21,13 @@ from tfapprox.rewriters.saved_model.provenance_ops import (
     DATA_OPERANDS,
     EVALUATORS,
     TRANSPARENT,
+    Evaluator,
     Unevaluable,
 )
+
+# A hostile graph can make much out of little: what is worked out may have so many entries
+# in any case, and so many times those that are stored.
+_FREE_ENTRIES, _LARGEST_SHARE = 2**26, 16
 
 FLOATS = frozenset((dtypes.half, dtypes.bfloat16, dtypes.float32, dtypes.float64))
 
@@ -95,10 +102,14 @@ class Provenance:
         """Args: read_variable: key -> value of the variable, called once a variable."""
         self._read = read_variable
         self._known: dict[tuple, Static] = {}
+        self._made = 0
+        self._stored = 0
         self.root_sizes: dict[str, int] = {}
 
     def variable(self, key: str, size: int) -> Static:
         """Returns the value of a variable of `size` entries."""
+        if key not in self.root_sizes:
+            self._stored += size
         self.root_sizes.setdefault(key, size)
         return self._intern(
             ("Variable", key),
@@ -111,8 +122,9 @@ class Provenance:
         content = proto.tensor_content or proto.SerializeToString(deterministic=True)
         header = f"{proto.dtype}{[d.size for d in proto.tensor_shape.dim]}".encode()
         root = "const:" + hashlib.sha1(header + b"|" + content).hexdigest()
-        size = int(np.prod([max(d.size, 0) for d in proto.tensor_shape.dim]))
-        self.root_sizes.setdefault(root, size)
+        if root not in self.root_sizes:
+            self._stored += min(_entries(proto), proto.ByteSize())
+        self.root_sizes.setdefault(root, _entries(proto))
         return self._intern(
             ("Const", root),
             lambda: Static("Const", (), frozenset((root,)), lambda _: _decode(proto)),
@@ -138,11 +150,27 @@ class Provenance:
                 node.op,
                 tuple(operands),
                 roots,
-                lambda arrays: evaluator(settings, arrays, index),
+                lambda arrays: self._evaluate(node.op, evaluator, settings, arrays, index),
                 index,
             )
 
         return self._intern(key, make)
+
+    def _evaluate(
+        self, op: str, evaluator: Evaluator, settings: dict, arrays: list[np.ndarray], index: int
+    ) -> np.ndarray:
+        """Returns what the evaluator does, unless a few nodes would make gigabytes out of little.
+
+        Raises:
+          Unevaluable: all that was worked out would be out of proportion to what is stored.
+        """
+        size = _largest_result(op, arrays)
+        if self._made + size > _FREE_ENTRIES + _LARGEST_SHARE * self._stored:
+            raise Unevaluable(f"{size} entries out of what is stored are out of proportion")
+        value = evaluator(settings, arrays, index)
+        if value.base is None:
+            self._made += value.size
+        return value
 
     def _intern(self, key: tuple, make: Callable[[], Static]) -> Static:
         if key not in self._known:
@@ -176,7 +204,24 @@ def _attributes(node: node_def_pb2.NodeDef) -> tuple:
     return tuple(pairs)
 
 
+def _largest_result(op: str, arrays: list[np.ndarray]) -> int:
+    """Returns how many entries an operation can make of its operands, at most."""
+    if op in ("ConcatV2", "Pack"):
+        return sum(array.size for array in arrays)
+    if len(arrays) == 2:
+        with contextlib.suppress(ValueError):  # then it is no broadcasting operation
+            return math.prod(np.broadcast_shapes(*(array.shape for array in arrays)))
+    return max(array.size for array in arrays)
+
+
+def _entries(proto: tensor_pb2.TensorProto) -> int:
+    return math.prod(max(d.size, 0) for d in proto.tensor_shape.dim)
+
+
 def _decode(proto: tensor_pb2.TensorProto) -> np.ndarray:
+    size = _entries(proto)
+    if size > _FREE_ENTRIES and size > _LARGEST_SHARE * proto.ByteSize():
+        raise Unevaluable(f"a constant of {size} entries is stored in {proto.ByteSize()} bytes")
     try:
         return np.asarray(tensor_util.MakeNdarray(proto))
     except (TypeError, ValueError) as error:

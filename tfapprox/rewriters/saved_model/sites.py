@@ -163,8 +163,12 @@ class SiteFinder:
         """Says whether what an input reads starts from whole variables in its function."""
         body = instance.body
         stack = [body.data_inputs(body.nodes[name])[index]]
+        seen: set[str] = set()  # there are exponentially many paths
         while stack:
             reference = stack.pop()
+            if reference in seen:
+                continue
+            seen.add(reference)
             value = instance.values.get(reference)
             if value is None or isinstance(value, Handle) or value.op in ("Variable", "Const"):
                 continue

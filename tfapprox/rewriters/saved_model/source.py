@@ -23,6 +23,7 @@ from tfapprox.rewriters.saved_model.finding import fetched_nodes, find_kernels
 from tfapprox.rewriters.saved_model.folded_variables import folded_values
 from tfapprox.rewriters.saved_model.layout import SignatureLayouts
 from tfapprox.rewriters.saved_model.provenance import Handle, Provenance, Static, Value
+from tfapprox.rewriters.saved_model.reach import reaching_operations
 from tfapprox.rewriters.saved_model.saver import find_side, restored_tensors
 from tfapprox.rewriters.saved_model.sites import KernelUses
 from tfapprox.rewriters.saved_model.tracing import Instance, Tracer
@@ -174,6 +175,14 @@ class SavedModelSource:
 
     def _notes(self) -> list[str]:
         notes = []
+        sides = [side for side in (self.saving, self.restoring) if side is not None]
+        own = {name for side in sides for name in (*side.nodes, side.body.name)}
+        reaching = reaching_operations(self.files.meta, own)
+        if reaching:
+            notes.append(
+                f"the graph reaches beyond its inputs when it is run ({', '.join(reaching)}): "
+                "verifying and measuring run it, so do that in a sandbox unless you trust it"
+            )
         if self.table.unrestored:
             notes.append(
                 "the signatures read variables that the SavedModel does not restore: TF Serving "
