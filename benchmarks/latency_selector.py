@@ -1,10 +1,14 @@
 """Measured speed-up against the speed-up in MACs, of ranks chosen by MACs and by latency.
 
 A VGG-style network (six 3x3 convolutions, two dense layers, random weights: neither time
-depends on their values) is compressed to half of its MACs by exact ALDS, and to half of
-its latency by the latency selector, at each batch size. For each result the original
-and it are timed in turns in one process. The first run also times the candidates, which
-takes a few minutes; they stay in the user's cache.
+depends on their values) is compressed to half of its MACs by exact ALDS and by the latency
+selector, and to half of its latency by both, at each batch size. For each result the
+original and it are timed in turns in one process. The first run also times the candidates,
+which takes a few minutes; they stay in the user's cache.
+
+What is no site (pooling, ReLU, biases) takes its time whatever the MACs: with a share s of
+the original's time in its sites, a network with a share m of the MACs can't be faster than
+1 / (1 - s + s m) times. That limit stands beside the measured speed-up.
 
   python benchmarks/latency_selector.py --batch_sizes 1,8 --threads 2 --json
 """
@@ -24,6 +28,9 @@ from tfapprox.config import CompressionConfig
 from tfapprox.report.report import Report
 from tfapprox.selection.problem import Budget
 
+WAYS = (("alds", "macs"), ("latency", "macs"), ("alds", "latency"), ("latency", "latency"))
+"""Selector and what it is to keep a share of."""
+
 
 def main() -> None:
     """Runs every way at every batch size and prints what was measured."""
@@ -39,7 +46,7 @@ def main() -> None:
         source = Path(folder, "vgg")
         export_network(source, args.image_size)
         for batch_size in map(int, args.batch_sizes.split(",")):
-            for selector, kind in (("alds", "macs"), ("alds", "latency"), ("latency", "latency")):
+            for selector, kind in WAYS:
                 config = CompressionConfig(
                     Budget(kind, keep=args.keep), selector=selector, batch_size=batch_size
                 )
@@ -85,11 +92,21 @@ def summarise(report: Report) -> dict[str, Any]:
         "quartiles": [round(ratio, 2) for ratio in latency.ratio_range],
         "share_of_macs_speedup": round(latency.ratio / macs, 2),
         "predicted_speedup": predicted,
+        "limit_by_macs": times and round(limit_by_macs(report), 2),
         "original_ms": round(latency.original.p50, 2),
         "rounds": latency.rounds,
         "sites": f"{report.replaced} of {len(report.plan.verdicts)}",
         "seconds": round(sum(report.seconds.values())),
     }
+
+
+def limit_by_macs(report: Report) -> float:
+    """Returns the speed-up if the sites were faster by just as much as they save MACs."""
+    verdicts = report.plan.verdicts
+    original = report.plan.settings["latency"]["original"] * 1e6
+    sites = sum(v.before.latency for v in verdicts)
+    ideal = sum(v.before.latency * v.after.macs / v.before.macs for v in verdicts)
+    return original / (original - sites + ideal)
 
 
 def _progress(phase: str, done: int, total: int) -> None:

@@ -106,3 +106,16 @@ def test_impossible_settings_are_refused():
     for wrong in ({"batch_size": 0}, {"threads": 0}):
         with pytest.raises(UserError):
             SiteTimingOptions(**wrong)
+
+
+def test_stages_are_built_once_for_all_sites_of_one_shape(timed, tmp_path):
+    sites, built = [conv("a"), conv("b"), conv("wider", out=32)], []
+    tables = [SVD.candidates(s, "frobenius", CandidateOptions(), SPECTRA) for s in sites]
+    times = {use.key: 1e6 for site in sites for use in workloads(site, OPTIONS.batch_size)}
+
+    def build(site, choice):
+        built.append((site.kernel.shape, str(choice)))
+        return SVD.factorize(site, choice, SPECTRA)
+
+    measure_sites(sites, tables, build, times, OPTIONS, cache=LatencyCache(MACHINE, tmp_path))
+    assert len(built) == len(set(built))

@@ -78,8 +78,9 @@ def measure_sites(
       RuntimeError: the timing process ended early.
     """
     cache = cache or LatencyCache(Machine.here(options.threads))
+    form = _Forms(build)
     plans = [
-        _Plan.of(site, table, build, options) for site, table in zip(sites, tables, strict=True)
+        _Plan.of(site, table, form, options) for site, table in zip(sites, tables, strict=True)
     ]
     jobs: dict[str, _Job] = {}
     for plan in plans:
@@ -91,6 +92,24 @@ def measure_sites(
         cache.add(job.workload.key, times)
         progress("timing", done, len(missing))
     return [plan.filled(cache, dense) for plan in plans]
+
+
+class _Forms:
+    """The forms of factorizations: built once for all kernels of one shape.
+
+    Deep networks repeat few shapes many times, and building takes products of whole
+    kernels.
+    """
+
+    def __init__(self, build: Build):
+        self._build = build
+        self._known: dict[tuple, ChainForm] = {}
+
+    def of(self, site: Site, choice: Configuration) -> ChainForm:
+        key = (site.kernel.shape, site.kernel.dtype.name, str(choice))
+        if key not in self._known:
+            self._known[key] = ChainForm.of(self._build(site, choice))
+        return self._known[key]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,10 +128,10 @@ class _Plan:
 
     @classmethod
     def of(
-        cls, site: Site, table: CandidateTable, build: Build, options: SiteTimingOptions
+        cls, site: Site, table: CandidateTable, form: "_Forms", options: SiteTimingOptions
     ) -> "_Plan":
         chains = {
-            row: ChainForm.of(build(site, table.configurations[row]))
+            row: form.of(site, table.configurations[row])
             for row in rows_to_measure(table, options.points)
         }
         return cls(table, workloads(site, options.batch_size), chains)
