@@ -150,7 +150,8 @@ class Specialiser:
         if self._owners.get(name) == id(instance) and name not in self._named:
             self._named.add(name)
             return name
-        return self._names.get(f"{name}_version")
+        # TensorFlow's fingerprint wants every function's name to end in a number.
+        return self._names.get(f"{name}_version_0")
 
     def _shared(
         self, instance: Instance, proto: function_pb2.FunctionDef, added: tuple[int, ...]
