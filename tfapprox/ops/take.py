@@ -1,10 +1,14 @@
 """Picking entries along an axis, and spreading their gradients back, in the fastest forms."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tfapprox.ops.draw import Draw
+
+# Up to so many entries a product with a 0-1 matrix beats TensorFlow's gather and scatter.
+_PRODUCT_SIZE = 448
 
 
 def take(x: tf.Tensor, draw: Draw, axis: int = 0) -> tf.Tensor:
@@ -24,10 +28,13 @@ def take(x: tf.Tensor, draw: Draw, axis: int = 0) -> tf.Tensor:
         def gradient(dy: tf.Tensor) -> tf.Tensor:
             return spread(dy, draw, size, axis)
 
-        if axis == x.shape.rank - 1 and _one_hot_is_faster():
-            picks = tf.one_hot(indices, size, axis=0, dtype=x.dtype)
-            return tf.tensordot(x, picks, 1), gradient
-        return tf.gather(x, indices, axis=axis), gradient
+        def product() -> tf.Tensor:
+            return tf.tensordot(x, tf.one_hot(indices, size, axis=0, dtype=x.dtype), 1)
+
+        taken = _innermost(
+            product, lambda: tf.gather(x, indices, axis=axis), axis == x.shape.rank - 1, size
+        )
+        return taken, gradient
 
     return gather(x)
 
@@ -39,20 +46,26 @@ def spread(rows: tf.Tensor, draw: Draw, size: int, axis: int = 0) -> tf.Tensor:
       rows: k entries along `axis`.
     """
     axis %= rows.shape.rank
-    if axis == rows.shape.rank - 1 and _one_hot_is_faster():
-        result = tf.tensordot(rows, tf.one_hot(draw.indices, size, dtype=rows.dtype), 1)
-    elif draw.distinct:
-        result = _gather_back(rows, draw.indices, size, axis)
-    elif axis == 0:
-        shape = tf.concat([[size], tf.shape(rows)[1:]], 0)
-        result = tf.scatter_nd(draw.indices[:, tf.newaxis], rows, shape)
-    else:
-        order = [axis, *(i for i in range(rows.shape.rank) if i != axis)]
-        moved = spread(tf.transpose(rows, order), draw, size)
-        result = tf.transpose(moved, [order.index(i) for i in range(len(order))])
+
+    def product() -> tf.Tensor:
+        return tf.tensordot(rows, tf.one_hot(draw.indices, size, dtype=rows.dtype), 1)
+
+    inner = axis == rows.shape.rank - 1
+    result = _innermost(product, lambda: _scatter(rows, draw, size, axis), inner, size)
     static = rows.shape.as_list()
     static[axis] = size
     return tf.ensure_shape(result, static)
+
+
+def _scatter(rows: tf.Tensor, draw: Draw, size: int, axis: int) -> tf.Tensor:
+    if draw.distinct:
+        return _gather_back(rows, draw.indices, size, axis)
+    if axis == 0:
+        shape = tf.concat([[size], tf.shape(rows)[1:]], 0)
+        return tf.scatter_nd(draw.indices[:, tf.newaxis], rows, shape)
+    order = [axis, *(i for i in range(rows.shape.rank) if i != axis)]
+    moved = _scatter(tf.transpose(rows, order), draw, size, 0)
+    return tf.transpose(moved, [order.index(i) for i in range(len(order))])
 
 
 def _gather_back(rows: tf.Tensor, indices: tf.Tensor, size: int, axis: int) -> tf.Tensor:
@@ -62,7 +75,17 @@ def _gather_back(rows: tf.Tensor, indices: tf.Tensor, size: int, axis: int) -> t
     return tf.gather(tf.pad(rows, pads), place, axis=axis)
 
 
-def _one_hot_is_faster() -> bool:
-    # Along the innermost axis a product with a 0-1 matrix beats gather and scatter
-    # on CPUs. A GPU may round its factors to TF32, and gathers fast.
-    return not tf.config.list_physical_devices("GPU")
+def _innermost(
+    product: Callable[[], tf.Tensor], moving: Callable[[], tf.Tensor], inner: bool, size: int
+) -> tf.Tensor:
+    """Returns the product with a 0-1 matrix, or the same by gathering, whatever is faster.
+
+    Along the innermost axis TensorFlow's kernels gather and scatter slowly on CPUs; XLA
+    and GPUs (which would round the product's factors to TF32) don't. Whether XLA compiles
+    the graph is not known when it is traced: DeviceIndex gives 0 on a CPU, 1 within XLA,
+    and either compiler folds the choice away.
+    """
+    if not inner or size > _PRODUCT_SIZE or tf.config.list_physical_devices("GPU"):
+        return moving()
+    compiler = tf.raw_ops.DeviceIndex(device_names=["CPU"])
+    return tf.switch_case(compiler, {0: product}, default=moving)
