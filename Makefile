@@ -29,7 +29,7 @@ setup: $(SETUP)
 $(SETUP): pyproject.toml setup.py
 	@test -n '$(PYTHON)' || { echo 'tfapprox needs Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt-get install python3-venv)' >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --editable '.[experiments,report,serving,openvino,docs,dev]'
+	$(BIN)/pip install --quiet --editable '.[experiments,datasets,tensorboard,report,serving,onnx,openvino,tfmot,completion,docs,dev]'
 	@touch $@
 
 demo: $(SETUP)
