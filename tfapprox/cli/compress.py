@@ -79,6 +79,7 @@ def execute(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
                 distillation=make_distillation(args),
                 work_dir=args.work_dir,
+                run=not args.dont_run,
                 **model,
             )
             plan = report.plan

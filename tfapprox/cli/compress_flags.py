@@ -153,3 +153,8 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         help="examples in the calls whose latency counts (default: 1)",
     )
     flags.add_threads_flag(group)
+    group.add_argument(
+        "--dont_run",
+        action="store_true",
+        help="write, but never run, a model you don't trust: it is compared by structure alone",
+    )

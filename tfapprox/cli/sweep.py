@@ -59,6 +59,7 @@ def execute(args: argparse.Namespace) -> int:
             threads=args.threads,
             evaluate=evaluation(args, name, signature),
             scores=args.scores,
+            run=not args.dont_run,
         )
     _tell(args, sweep)
     return _status(sweep)

@@ -52,4 +52,4 @@ def check_runs(job: Job) -> None:
     }
     for name, wanted in wants.items():
         if wanted:
-            raise UserError(f"{name} needs to run the model: drop it, or allow running it")
+            raise UserError(f"{name} needs to run the model: drop it, or --dont_run")
