@@ -20,7 +20,7 @@ def channel_order_layer(keras: ModuleType) -> type:
     """
 
     @keras.utils.register_keras_serializable("tfapprox")
-    class ChannelOrder(keras.layers.Layer):  # type: ignore[name-defined,misc]
+    class ChannelOrder(keras.layers.Layer):  # type: ignore[name-defined]
         """Reorders the channels; then bias and activation, like a Dense or Conv layer.
 
         Args:

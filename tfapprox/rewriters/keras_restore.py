@@ -232,9 +232,9 @@ def _nothing(layer: Any, input_shape: Shape, name: Name) -> list[StageLayer]:
 def _dense_layer(chain: LayerChain, layer: Any, input_shape: Shape, name: Name) -> list[StageLayer]:
     """Returns the layer that the chain stood in for."""
     products = _products(chain.layers)
-    kind = _kind(flavour_of(layer).layers, products)
+    kind: Any = _kind(flavour_of(layer).layers, products)
     assert kind is not None, chain.path  # it would be no chain
-    base = next((x for x in reversed(products) if type(x) is kind), products[-1])
+    base: Any = next((x for x in reversed(products) if type(x) is kind), products[-1])
     config, kernel = live_config(base), chain.kernel
     if type(base) is not kind and not _is_grouped(base):  # a Dense whose stages are all grouped
         config = {key: config[key] for key in ("dtype", "trainable")}
