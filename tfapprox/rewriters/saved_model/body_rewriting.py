@@ -7,12 +7,14 @@ from typing import Protocol
 import tensorflow as tf
 from tensorflow.core.framework import function_pb2, node_def_pb2
 
+from tfapprox.accounting.factorization import Factorization
 from tfapprox.rewriters.saved_model.body import producer_of
 from tfapprox.rewriters.saved_model.call_redirecting import CallRewriter, Versions
 from tfapprox.rewriters.saved_model.composing import emit_composition, is_composition, layout_of
 from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
 from tfapprox.rewriters.saved_model.function_header import FunctionHeader
 from tfapprox.rewriters.saved_model.generation import materialised
+from tfapprox.rewriters.saved_model.offsets import bias_behind, channels_last, emit_shifted
 from tfapprox.rewriters.saved_model.provenance import Static
 from tfapprox.rewriters.saved_model.provenance_ops import TRANSPARENT
 from tfapprox.rewriters.saved_model.pruning import CHAIN_OPS, without_idle
@@ -57,6 +59,7 @@ class BodyRewriter:
         self._replaced: dict[str, node_def_pb2.NodeDef] = {}
         self._extra: list[node_def_pb2.NodeDef] = []
         self._aliases: dict[str, str] = {}
+        self._sums: set[str] = set()
         self._idle: list[str] = []
         self._factors: dict[int, Factor] = {}
         self._returned: dict[str, str] = dict(self._body.returns)
@@ -119,13 +122,30 @@ class BodyRewriter:
         stages, factors = materialised(
             emitter, replacement.factorization, factors, replacement.shape
         )
+        stages = self._into_bias(name, use, stages)
         reference = emit_chain(emitter, self._body, node, use.match, stages, factors, use.flipped)
-        *extra, last = emitter.nodes
+        (last,) = (made for made in emitter.nodes if made.name == name)
         last.input.extend(x for x in self._controls_behind(operand) if x not in last.input)
-        self._extra += extra
+        self._extra += [made for made in emitter.nodes if made is not last]
         self._replaced[name] = last
+        if producer_of(reference) != name:
+            self._sums.add(producer_of(reference))
         self._alias(self._body.reference(name, node.op), reference)
         self._idle.append(producer_of(operand))
+
+    def _into_bias(self, name: str, use: SiteUse, built: Factorization) -> Factorization:
+        """Returns the factorization without its offset if the bias behind could take it on."""
+        node, channels = self._body.nodes[name], use.match.kernel.shape[3]
+        if built.offset is None or use.flipped or not channels_last(node, use.match):
+            return built
+        bias = bias_behind(self._instance, name, channels)
+        if bias is None:
+            return built
+        addition = self._replaced.get(bias.node, self._body.nodes[bias.node])
+        emitter = Emitter(self._body, node, self._taken)
+        self._replaced[bias.node] = emit_shifted(emitter, addition, bias, built.offset)
+        self._extra += emitter.nodes
+        return dataclasses.replace(built, offset=None)
 
     def _compose(self, replacement: Replacement) -> None:
         """Computes a whole variable from its factors in the place where it was read."""
@@ -230,6 +250,8 @@ class BodyRewriter:
             self._aliases[self._body.canonical(old)] = new
 
     def _aliased(self, node: node_def_pb2.NodeDef) -> node_def_pb2.NodeDef:
+        if node.name in self._sums:
+            return node  # it adds to what the old reference names now
         if not any(self._body.canonical(x) in self._aliases for x in node.input):
             return node
         changed = node_def_pb2.NodeDef()

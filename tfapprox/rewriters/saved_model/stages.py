@@ -71,8 +71,12 @@ def emit_chain(
             x = chain.permute(x, np.argsort(before), first=False)
     if not flipped and order is not None:
         x = chain.reorder(x, order, chain.output_axis())
-    if offset is not None:
-        chain.add_offset(x, offset)
+    if offset is None:
+        return emitter.finish()
+    if body.is_function:
+        # The last stage keeps the node's name, by which a chain is found again.
+        return chain.add_offset(emitter.finish(), offset)
+    chain.add_offset(x, offset)  # a main-graph node may be fetched by its name
     return emitter.finish()
 
 
