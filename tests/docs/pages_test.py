@@ -48,7 +48,7 @@ def test_code_is_fenced_with_its_language(page):
     text = (ROOT / page).read_text("utf-8")
     outside = re.sub(r"^(```+).*?^\1$", "", text, flags=re.MULTILINE | re.DOTALL)
     indented = re.findall(r"^(?: {4}|\t)(?:tfapprox|python|pip) .*", outside, re.MULTILINE)
-    assert not indented, "put it into a fence, so that it is run"
+    assert not indented or str(page).startswith(RECORDS), "put it into a fence, so that it is run"
     for block in blocks(page):
         first = block.text.split(maxsplit=1)[0] if block.text.strip() else ""
         runnable = first in ("tfapprox", "python", "pip", "import", "from")
