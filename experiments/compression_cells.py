@@ -90,9 +90,9 @@ class Settings:
 
     keeps: tuple[float, ...] = (0.2, 0.33, 0.5)
     methods: tuple[str, ...] = tuple(METHODS)
-    distilled: tuple[str, ...] = ("uniform svd", "alds", "alds, calibrated")
-    distill_steps: int = 60
-    learning_rate: float = 1e-3
+    distilled: tuple[str, ...] = ("uniform svd", "alds, calibrated")
+    distill_steps: int = 150
+    learning_rate: float = 3e-3
     calibration: int = 256
     held_back: int = 1000
     rank_multiple: int = 1
@@ -162,6 +162,7 @@ class Laboratory:
         self._opened: Any = None
         self._reference: Mapping[str, np.ndarray] | None = None
         folder.mkdir(parents=True, exist_ok=True)
+        _check_settings(folder / "settings.json", settings)
 
     def cell(self, method: str, keep: float) -> dict[str, Any]:
         """Returns the record of one cell; from its file, if it was measured before."""
@@ -177,6 +178,15 @@ class Laboratory:
             record["distilled"] = self._distil(self.path(method, keep))
             _write(file, record)
         return record
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Returns the records of the cells that are there, in the order of the settings."""
+        files = [
+            self._folder / f"{_slug(method)}-{keep:g}.json"
+            for keep in self._settings.keeps
+            for method in self._settings.methods
+        ]
+        return [json.loads(file.read_text()) for file in files if file.exists()]
 
     def path(self, method: str, keep: float) -> pathlib.Path:
         """Returns where the compressed model is."""
@@ -258,10 +268,12 @@ class Laboratory:
                 batches.append(session.run(batch, self._subject.signature))
         return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
 
-    def objectives(self, keep: float) -> dict[str, float]:
+    def objectives(self, keep: float, measure: bool = True) -> dict[str, float]:
         """Returns what the exact and the alternating search of ALDS come to, over all schemes
-        and numbers of slices."""
+        and numbers of slices; nothing where that is not known and `measure` is not set."""
         file = self._folder / f"objectives-{keep:g}.json"
+        if not file.exists() and not measure:
+            return {"keep": keep}
         if not file.exists():
             options = CandidateOptions(slices=(1, 2, 4), rank_multiple=self._settings.rank_multiple)
             spectra = self._spectra.setdefault("none", SpectrumCache())
@@ -282,7 +294,7 @@ class Laboratory:
         """Returns milliseconds of a call of every compressed model and of the original.
 
         All are called in turns, through the C++ loader, so that whatever else the machine
-        does meets them alike.
+        does meets them alike. Without records, those that were measured before.
         """
         paths = {"original": self._subject.path}
         paths |= {
@@ -291,6 +303,8 @@ class Laboratory:
             if "failure" not in r
         }
         file = self._folder / "latencies.json"
+        if not records:
+            return json.loads(file.read_text()) if file.exists() else {}
         if file.exists() and json.loads(file.read_text()).keys() >= paths.keys():
             return json.loads(file.read_text())
         sessions = {name: CcSession(str(path)) for name, path in paths.items()}
@@ -325,6 +339,22 @@ class Laboratory:
                 opened.inspection, config, target, no_progress
             )
         return self._calibrations["moments"]
+
+
+def _check_settings(file: pathlib.Path, settings: Settings) -> None:
+    """Refuses a folder whose cells were measured otherwise; more cells are welcome."""
+    extensible = ("keeps", "methods", "distilled")
+    wanted = {k: v for k, v in dataclasses.asdict(settings).items() if k not in extensible}
+    wanted = json.loads(json.dumps(wanted))
+    if not file.exists():
+        _write(file, wanted)
+    found = json.loads(file.read_text())
+    changed = [name for name, value in wanted.items() if found.get(name) != value]
+    if changed:
+        raise UserError(
+            f"{file.parent} has cells with {changed[0]} {found.get(changed[0])!r}, not "
+            f"{wanted[changed[0]]!r}: name another --work_dir"
+        )
 
 
 def _call(session: CcSession, inputs: Inputs, signature: str) -> Callable[[], object]:

@@ -33,14 +33,20 @@ _DEFAULTS = Settings()
 
 
 def run(
-    subjects: Sequence[Subject], settings: Settings, work_dir: pathlib.Path
+    subjects: Sequence[Subject], settings: Settings, work_dir: pathlib.Path, measure: bool = True
 ) -> list[dict[str, Any]]:
-    """Returns for every subject its cells, objectives and latencies."""
+    """Returns for every subject its cells, objectives and latencies.
+
+    Args:
+      subjects, settings: what to compress, and how.
+      work_dir: keeps everything.
+      measure: without, only what is there already is returned.
+    """
     results = []
     for subject in subjects:
         laboratory = Laboratory(subject, settings, work_dir / "cells" / subject.name)
-        cells = []
-        for keep in settings.keeps:
+        cells = [] if measure else laboratory.measured()
+        for keep in settings.keeps if measure else ():
             for method in settings.methods:
                 cells.append(laboratory.cell(method, keep))
                 logging.info("%s", json.dumps(cells[-1]))
@@ -51,8 +57,8 @@ def run(
                 "held_back": len(next(iter(subject.held_back.values()))),
                 "calibration": len(next(iter(subject.calibration.values()))),
                 "cells": cells,
-                "objectives": [laboratory.objectives(keep) for keep in settings.keeps],
-                "latencies": laboratory.latencies(cells),
+                "objectives": [laboratory.objectives(k, measure) for k in settings.keeps],
+                "latencies": laboratory.latencies(cells if measure else []),
             }
         )
         (work_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -87,9 +93,9 @@ def _about(result: dict[str, Any]) -> str:
     accuracy = result["original"].get("accuracy")
     if accuracy is not None:
         text += f"; the original has an accuracy of {accuracy:.1%}"
-    latency = result["latencies"]["original"]
+    latency = result["latencies"].get("original", {})
     times = ", ".join(f"{value:.2f} ms at batch {size}" for size, value in latency.items())
-    return f"{text}. The original takes {times}."
+    return f"{text}. The original takes {times}." if times else f"{text}."
 
 
 def _rows(result: dict[str, Any], settings: Settings) -> list[str]:
@@ -165,6 +171,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     flags.DEFINE_integer("held_back", _DEFAULTS.held_back, "Images to judge by.", **own)
     flags.DEFINE_integer("rank_multiple", _DEFAULTS.rank_multiple, "Of ranks.", **own)
     flags.DEFINE_integer("seed", _DEFAULTS.seed, "Of everything random.", **own)
+    flags.DEFINE_bool("page_only", False, "Measure nothing: write what is there.", **own)
     flags.DEFINE_string("machine", "", "What to say of the machine.", **own)
 
 
@@ -207,7 +214,8 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
             raise UserError("give --work_dir; everything is a flag, see --help")
         settings = settings_from_flags(values)
         work_dir = pathlib.Path(values.work_dir)
-        results = run(subjects_from_flags(values, settings), settings, work_dir)
+        subjects = subjects_from_flags(values, settings)
+        results = run(subjects, settings, work_dir, not values.page_only)
         machine = values.machine or f"{platform.machine()}, {platform.system()}"
         page = table(results, settings, machine)
     except UserError as error:

@@ -1,5 +1,6 @@
 """The compression table: every cell measured once, every failure told, networks trained once."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -71,6 +72,11 @@ def test_the_table_has_every_cell_and_measures_none_twice(folder, tmp_path, monk
     again = run([subject], SETTINGS, tmp_path)
     assert again[0]["cells"] == cells
     assert json.loads((tmp_path / "results.json").read_text()) == again
+    wider = dataclasses.replace(SETTINGS, keeps=(0.5, 0.7))
+    (there,) = run([subject], wider, tmp_path, measure=False)
+    assert there["cells"] == cells[:2] and there["latencies"] == results[0]["latencies"]
+    with pytest.raises(UserError, match="cells with seed 0, not 1"):
+        run([subject], dataclasses.replace(SETTINGS, seed=1), tmp_path)
 
 
 def test_unknown_methods_are_refused():
