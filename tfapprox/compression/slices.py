@@ -101,9 +101,7 @@ def generate_saved_model_slices(
     )  # fmt: skip
 
 
-def _reasons(
-    sites: Sequence[Site], which: str | None, constant: Collection[str]
-) -> dict[str, str]:
+def _reasons(sites: Sequence[Site], which: str | None, constant: Collection[str]) -> dict[str, str]:
     """Returns site -> why its kernel stays."""
     kept: dict[str, str] = {}
     convolutions = [site for site in sites if site.kind in ("conv1d", "conv2d")]
