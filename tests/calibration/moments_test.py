@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfapprox.calibration.moments import MomentAccumulator, shrinkage_for
-from tfapprox.calibration.weights import CovarianceWeight, weighted_norm
+from tfapprox.calibration.weights import CovarianceWeight, DiagonalWeight, weighted_norm
 
 
 def _rows(count=400, size=12, mean=50.0):
@@ -73,3 +73,10 @@ def test_shrinkage_brings_a_small_sample_closer_to_the_truth():
 def test_no_rows_are_an_error():
     with pytest.raises(ValueError, match="no rows"):
         MomentAccumulator(_kernel(), True).finish()
+
+
+def test_the_diagonal_weight_counts_each_entry_by_itself():
+    kernel = _kernel()
+    squares = np.random.default_rng(0).random(kernel.shape)
+    expected = np.sqrt(np.square(kernel * np.sqrt(squares)).sum())
+    assert weighted_norm(DiagonalWeight(squares), kernel) == pytest.approx(expected, rel=1e-2)

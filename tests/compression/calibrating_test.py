@@ -168,3 +168,18 @@ def test_a_plan_made_before_is_fitted_to_data_too(saved, tmp_path):
     )
     assert report.plan.choices == plan.choices
     assert report.plan.settings["calibration"] == "symmetric"
+
+
+def test_the_mahalanobis_metric_counts_entries_by_their_gradients(saved, model, tmp_path):
+    data = _images(32)
+    config = dataclasses.replace(
+        HALF, metric="mahalanobis", budget=Budget("macs", keep=0.7), selector="lrank"
+    )
+    report = compress_saved_model(
+        saved, tmp_path / "out", config, calibration_data={"image": data}, batch_sizes=()
+    )
+    assert report.plan.settings["metric"] == "mahalanobis"
+    _, again = compress_model(model, config, calibration_data=data)
+    # Sites have other names there; both read the same gradients.
+    errors = [[v.error for v in r.plan.verdicts] for r in (report, again)]
+    np.testing.assert_allclose(errors[0], errors[1], rtol=1e-3, atol=1e-5)

@@ -46,6 +46,26 @@ class CovarianceWeight:
         return product.astype(np.float64).reshape(kernel.shape)
 
 
+class DiagonalWeight:
+    """||W||^2 = sum (alpha W)^2, with alpha_p^2 the squared gradients by entry p, added up.
+
+    References:
+      Denton et al. 2014, Section 3.1 (Mahalanobis distance, diagonal).
+    """
+
+    inputs = outputs = None
+    sensitivity = 1.0
+
+    def __init__(self, squares: np.ndarray):
+        """Args: squares: alpha^2, [H, W, I, O]."""
+        # Entries that no example moves are not free: a thousandth of the mean is left.
+        self._squares = squares + 1e-3 * (float(squares.mean()) or 1.0)
+
+    def apply(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns alpha^2 W."""
+        return self._squares * kernel
+
+
 def weighted_norm(weight: Weight, kernel: np.ndarray) -> float:
     """Returns ||W|| of a kernel [H, W, I, O]."""
     return float(np.sqrt(max(0.0, float(np.vdot(kernel, weight.apply(kernel))))))

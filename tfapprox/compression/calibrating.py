@@ -13,7 +13,7 @@ from tfapprox.accounting.site import Site
 from tfapprox.calibration.anchoring import AnchoredFits
 from tfapprox.calibration.collecting import MomentCollector
 from tfapprox.calibration.moments import Moments
-from tfapprox.calibration.weights import CovarianceWeight
+from tfapprox.calibration.weights import CovarianceWeight, DiagonalWeight, Weight
 from tfapprox.compression.sensitivity import EXAMPLES, SensitivityTrial
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
@@ -58,6 +58,7 @@ class Target:
       open_probe: see `OpenProbe`.
       batches: calibration data, each time from the start.
       head: returns the first so many examples as one batch.
+      gradients: returns the squared gradients of some sites on some batches.
       unwatched: site -> why it can't be observed.
       unbiased: site -> why its bias can't be corrected.
     """
@@ -65,6 +66,7 @@ class Target:
     open_probe: OpenProbe
     batches: Iterable[Any]
     head: Callable[[int], Any]
+    gradients: Callable[[Sequence[Site], Iterable[Any]], dict[str, np.ndarray]]
     unwatched: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unbiased: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -78,6 +80,7 @@ class Calibration:
       moments: of every site that was executed.
       sensitivities: what an error of a site's output does to the model's; see
         `SensitivityTrial`.
+      squares: squared gradients of kernels, for the metric mahalanobis.
       notes: on sites that were not, or not wholly.
     """
 
@@ -85,21 +88,20 @@ class Calibration:
     moments: Mapping[str, Moments]
     sensitivities: Mapping[str, float]
     notes: tuple[str, ...]
+    squares: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def weighted(self, inspection: Inspection) -> Inspection:
         """Returns the inspection with sites that are fitted to the data."""
-        sites = [
-            dataclasses.replace(
-                site,
-                weight=CovarianceWeight(
-                    self.moments[site.name], self.sensitivities.get(site.name, 1.0)
-                ),
-            )
-            if site.name in self.moments
-            else site
-            for site in inspection.sites
-        ]
+        sites = [dataclasses.replace(site, weight=self._weight(site)) for site in inspection.sites]
         return dataclasses.replace(inspection, sites=tuple(sites))
+
+    def _weight(self, site: Site) -> Weight | None:
+        if site.name in self.squares:
+            return DiagonalWeight(self.squares[site.name].reshape(site.kernel.shape))
+        if site.name not in self.moments:
+            return None
+        sensitivity = self.sensitivities.get(site.name, 1.0)
+        return CovarianceWeight(self.moments[site.name], sensitivity)
 
 
 def calibrate(
@@ -156,7 +158,24 @@ def calibrate(
             for name, reason in target.unbiased.items()
             if name in moments
         ]
-    return Calibration(target, moments, sensitivities, tuple(notes))
+    squares = {}
+    if config.metric == "mahalanobis":
+        progress("gradients", 0, 0)
+        executed = [site for site in watched if site.name in moments]
+        squares = target.gradients(executed, _one_by_one(target.head(EXAMPLES)))
+    return Calibration(target, moments, sensitivities, tuple(notes), squares)
+
+
+def _one_by_one(batch: Any) -> list[Any]:
+    """Returns the examples of a batch, each as a batch of one."""
+    import tensorflow as tf
+
+    count = max(len(array) for array in tf.nest.flatten(batch) if np.ndim(array))
+
+    def cut(array: Any, index: int) -> Any:
+        return array[index : index + 1] if np.ndim(array) and len(array) == count else array
+
+    return [tf.nest.map_structure(functools.partial(cut, index=i), batch) for i in range(count)]
 
 
 def correct_biases(
@@ -232,6 +251,7 @@ def _anchors(inspection: Inspection) -> int:
 
 def saved_model_target(opened: Any, data: CalibrationData, tags: Sequence[str]) -> Target:
     """Returns an opened SavedModel as something to calibrate."""
+    from tfapprox.rewriters.kernel_gradients import saved_model_gradients
     from tfapprox.rewriters.saved_model.probing import (
         SavedModelProbe,
         offset_reason,
@@ -243,7 +263,9 @@ def saved_model_target(opened: Any, data: CalibrationData, tags: Sequence[str]) 
     unbiased = {k.name: reason for k in kernels if (reason := offset_reason(k))}
     return Target(
         lambda names, watch: SavedModelProbe(opened, list(names), watch, tags),
-        data, data.head, unwatched, unbiased,
+        data, data.head,
+        lambda sites, examples: saved_model_gradients(opened, sites, tags, examples),
+        unwatched, unbiased,
     )  # fmt: skip
 
 
@@ -252,11 +274,13 @@ def keras_target(model: Any, inspection: Inspection, data: Any) -> Target:
     from tfapprox.rewriters.keras_graph import layers_by_path
     from tfapprox.rewriters.keras_probe import KerasProbe, batches_of, head_of
     from tfapprox.rewriters.keras_stages import offset_reason
+    from tfapprox.rewriters.kernel_gradients import keras_gradients
 
     sites = {site.name: site for site in inspection.sites}
     layers = layers_by_path(model)
     unbiased = {name: reason for name in sites if (reason := offset_reason(layers[name]))}
     return Target(
         lambda names, watch: KerasProbe(model, {n: sites[n] for n in names}, watch, unbiased),
-        batches_of(data), functools.partial(head_of, data), unbiased=unbiased,
+        batches_of(data), functools.partial(head_of, data),
+        functools.partial(keras_gradients, model), unbiased=unbiased,
     )  # fmt: skip

@@ -46,7 +46,7 @@ class SensitivityTrial:
           told: hears how many sites are done.
         """
         original = [_as_numbers(output) for output in run()]
-        found = {}
+        found: dict[str, float] = {}
         for name, moments in self._moments.items():
             told(len(found))
             kernel, offset, error = trial_fit(self._sites[name], moments)

@@ -155,8 +155,7 @@ def _stored(factor: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _places(shape: tuple[int, ...], scheme: int, slices: int) -> np.ndarray:
     """Returns int [slices, left taps, D'], where a slice's inputs are for one left tap."""
     height, width, channels, _ = shape
-    index = np.arange(height * width * channels)
-    index = index.reshape(height, width, slices, channels // slices)
+    index = np.arange(height * width * channels).reshape(height, width, slices, channels // slices)
     left = [axis for axis in (0, 1) if left_axes(scheme)[axis]]
     right = [axis for axis in (0, 1) if not left_axes(scheme)[axis]]
     taps = int(np.prod(held_taps((height, width), left_axes(scheme))))

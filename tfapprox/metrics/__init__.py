@@ -18,6 +18,7 @@ __all__ = [
 
 WEIGHTED_METRICS: dict[str, Metric] = {
     "covariance": WeightedNorm(),
+    "mahalanobis": WeightedNorm(),
     "output": WeightedNorm(),
 }
 """Those that need calibration data. Errors in "output" are those in "covariance" times the

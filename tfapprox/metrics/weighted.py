@@ -13,7 +13,8 @@ class WeightedNorm(FrobeniusNorm):
 
     As "covariance" it is the energy of the site's output, less the mean, for which a bias
     makes up: the relative error of a kernel is then that of its output on the
-    calibration data. Where a site has no form, A is the identity: the norm that white
+    calibration data. As "mahalanobis" it counts each entry by its gradients. Where a site
+    has no form, A is the identity: the norm that white
     inputs would give.
 
     References:
