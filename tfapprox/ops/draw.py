@@ -165,7 +165,7 @@ def _keep_probabilities(p: tf.Tensor, k: int, mix: float) -> tf.Tensor:
     fits = tf.cast(factor * ranked <= 1, tf.int32)
     first = tf.argmax(fits, output_type=tf.int32)
     q_ranked = tf.where(clipped < first, 1.0, factor[first] * ranked)
-    # Not invert_permutation, which XLA refuses inside loops.
+    # XLA has refused invert_permutation within Keras's steps_per_execution.
     q = tf.scatter_nd(order[:, tf.newaxis], q_ranked, [n])
     return (1 - mix) * tf.minimum(q, 1) + mix * k / n
 
