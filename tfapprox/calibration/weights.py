@@ -53,7 +53,8 @@ class DiagonalWeight:
       Denton et al. 2014, Section 3.1 (Mahalanobis distance, diagonal).
     """
 
-    inputs = outputs = None
+    inputs: np.ndarray | None = None
+    outputs: np.ndarray | None = None
     sensitivity = 1.0
 
     def __init__(self, squares: np.ndarray):
