@@ -12,6 +12,7 @@ from absl import logging
 from tensorflow import keras
 
 from experiments.checkpoints import Checkpoints
+from experiments.compress_trained import compress_trained
 from experiments.config import ExperimentConfig
 from experiments.datasets import Data, Split
 from experiments.export import export_saved_model
@@ -76,6 +77,8 @@ def train(
     Raises:
       UserError: data are missing, or settings do not fit the model.
     """
+    if config.compress and task.measure != "accuracy":
+        raise UserError(f"--compress is for image classifiers, not for {task.name}")
     data = task.load(config)
     _set_up_process(config, seed)
     model = _build(task, config, data, config.sampling_of(method), seed)
@@ -85,6 +88,13 @@ def train(
     served = task.serving_model(config, data, stock) if task.serving_model else stock
     sample = np.asarray(task.standardize(data.test.x[:2]))
     export_saved_model(served, folder / "saved_model", sample)
+    if config.compress:
+        stock.compile(loss=model.loss, metrics=["accuracy"])
+
+        def accuracy(model: Any, split: Split) -> float:
+            return evaluate(task, config, model, split)["accuracy"]
+
+        compress_trained(task, config, data, stock, seed, accuracy, folder)
     return _summarize(task, config, model, method, seed, records)
 
 

@@ -6,6 +6,8 @@ the first convolution, with its one input channel, stays exact. Reproduce with
   python -m experiments.mnist_cnn --model_dir=DIR --dataset=mnist \\
     --forward_ratio=0.3 --methods=exact,crs --seeds=3
 
+--compress=0.5,0.2 compresses the trained network by ALDS as well, and reports both.
+
 References: Adelman and Silberstein, "Faster Neural Network Training with Approximate
 Tensor Operations", 2018, Tables 1 and 2, Figures 2a and 2b.
 """

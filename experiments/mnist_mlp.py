@@ -10,6 +10,8 @@ Where all pixels matter alike, as in Fashion-MNIST, sampling needs help: --input
 rotates the images, --gradient_sampling=nps keeps the gradients unbiased, --cosine_decay lets
 their noise die away, and method crs_exact_end trains the last epochs exactly.
 
+--compress=0.5,0.2 compresses the trained network by ALDS as well, and reports both.
+
 References: Adelman and Silberstein, "Faster Neural Network Training with Approximate
 Tensor Operations", 2018, Tables 1 and 2, Figure 1c.
 """
