@@ -1,6 +1,9 @@
 """Candidates and factorizations of a site, fitted to its calibration data where it has any."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
 
 from tfapprox import registry
 from tfapprox.accounting.factorization import Factorization
@@ -10,6 +13,7 @@ from tfapprox.decompositions.pointwise import is_pointwise
 from tfapprox.decompositions.refitting import refit
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.table import evenly, measured_table
+from tfapprox.selection.greedy import Score, ScoreCache
 from tfapprox.selection.problem import CandidateTable, Configuration
 
 _CLOSED_FORM = ("svd",)
@@ -61,3 +65,25 @@ def _has_closed_form(name: str, site: Site) -> bool:
     moments = site.weight.inputs is not None or site.weight.outputs is not None
     pointwise = name in _POINTWISE_SVD and is_pointwise(site)
     return moments and (name in _CLOSED_FORM or pointwise)
+
+
+def make_score(
+    sites: Sequence[Site],
+    evaluate_with: Callable[[dict[str, Factorization]], float],
+    scores: str | PathLike[str] | None,
+) -> Score:
+    """Returns the score of the whole model with one site replaced, for the selector greedy.
+
+    Args:
+      sites: of the model.
+      evaluate_with: score of the model with these sites replaced; of itself with none.
+      scores: JSON file that remembers what was evaluated, or None.
+    """
+    spectra = SpectrumCache()
+
+    def score(site: Site | None, choice: Configuration | None) -> float:
+        if site is None or choice is None:
+            return evaluate_with({})
+        return evaluate_with({site.name: factorize(site, choice, spectra)})
+
+    return score if scores is None else ScoreCache(score, sites, Path(scores))

@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STRATA = (
     {"errors", "accounting", "calibration", "decompositions", "metrics", "pruning"}
     | {"selection", "sampling"}
-    | {"config", "registry", "fitting"},
+    | {"config", "registry", "fitting", "printable"},
     {"ops"},
     {"layers"},
     {"rewriters", "serving", "planning"},

@@ -5,11 +5,12 @@ from os import PathLike
 from typing import Any
 
 from tfapprox.compression.calibrating import Calibration, calibrate, keras_target
-from tfapprox.compression.scoring import make_score, score_both
+from tfapprox.compression.scoring import score_both
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
+from tfapprox.fitting import make_score
 from tfapprox.planning import Progress, cost_after, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report

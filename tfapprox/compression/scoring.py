@@ -8,11 +8,9 @@ from typing import Any
 
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
-from tfapprox.decompositions.spectra import SpectrumCache
-from tfapprox.fitting import factorize
+from tfapprox.fitting import make_score
 from tfapprox.report.report import Scores
-from tfapprox.selection.greedy import Score, ScoreCache
-from tfapprox.selection.problem import Configuration
+from tfapprox.selection.greedy import Score
 
 
 def score_both(evaluate: Callable[[Any], float], before: Any, after: Any) -> Scores:
@@ -47,18 +45,3 @@ def score_saved_models(
             return evaluate(path)
 
     return make_score(sites, evaluate_with, scores)
-
-
-def make_score(
-    sites: Sequence[Site],
-    evaluate_with: Callable[[dict[str, Factorization]], float],
-    scores: str | PathLike[str] | None,
-) -> Score:
-    spectra = SpectrumCache()
-
-    def score(site: Site | None, choice: Configuration | None) -> float:
-        if site is None or choice is None:
-            return evaluate_with({})
-        return evaluate_with({site.name: factorize(site, choice, spectra)})
-
-    return score if scores is None else ScoreCache(score, sites, Path(scores))

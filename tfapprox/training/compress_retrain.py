@@ -18,10 +18,10 @@ from tensorflow import keras
 
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
-from tfapprox.compression.scoring import make_score
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
+from tfapprox.fitting import make_score
 from tfapprox.planning import make_plan
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.keras_model import rewrite_keras_model
