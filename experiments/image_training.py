@@ -206,8 +206,10 @@ def shares(flag: str, words: Sequence[str]) -> tuple[float, ...]:
 def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
     """Writes a binary's flags so that --flagfile=MODEL_DIR/flags.txt runs the same again."""
     folder.mkdir(parents=True, exist_ok=True)
-    module: Any = values.find_module_defining_flag("model_dir")
-    own = values.flags_by_module_dict()[module]
+    # Those of `define_training_flags`, and the binary's own.
+    modules: list[Any] = [values.find_module_defining_flag(x) for x in ("model_dir", "network")]
+    by_module = values.flags_by_module_dict()
+    own = [flag for module in dict.fromkeys(modules) for flag in by_module[module]]
     text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
     (folder / "flags.txt").write_text(text)
 

@@ -52,7 +52,7 @@ class Sweep:
     def jobs(self) -> list[tuple[Point, Job]]:
         """Returns the points, the last flag's values next to each other, and their jobs."""
         module = self.experiment if "." in self.experiment else f"experiments.{self.experiment}"
-        jobs = []
+        jobs: list[tuple[Point, Job]] = []
         for values in itertools.product(*self.grid.values()):
             point = dict(zip(self.grid, values, strict=True))
             name = ",".join(f"{flag}={value}" for flag, value in point.items()).replace("/", "_")

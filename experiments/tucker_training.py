@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +14,16 @@ from tensorflow import keras
 
 from experiments.export import export_saved_model
 from experiments.image_training import ImageTraining
+from experiments.tucker_results import (
+    TITLES,
+    Row,
+    cells,
+    markdown,
+    median_seconds,
+    plot_curves,
+    summarize,
+    trade_off,
+)
 from tfapprox.errors import UserError
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.training.decompose_in_training import (
@@ -59,31 +68,6 @@ class TuckerExperiment:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One training, or a mean over seeds (then `seed` is how many).
-
-    Attributes:
-      test: accuracy in percent, of the last epoch as in the paper.
-      spread: standard deviation over seeds, 0 for a single one.
-      params, macs: while decomposed; of the dense model where it never is.
-      dense_seconds, seconds: processor seconds of an epoch's training steps, medians
-        before the switch and while decomposed, without the first of each, which
-        compiles; 0 where there are none.
-      total_seconds: processor seconds of training, all epochs.
-    """
-
-    method: str
-    seed: int
-    test: float
-    spread: float
-    params: int
-    macs: int
-    dense_seconds: float
-    seconds: float
-    total_seconds: float
-
-
 class EpochSeconds(keras.callbacks.Callback):
     """Adds to each epoch's record the seconds and processor seconds of its training steps."""
 
@@ -106,23 +90,28 @@ def run_experiment(experiment: TuckerExperiment) -> list[Row]:
     """Trains every method with every seed; writes results.json and results.md.
 
     Each training has a folder METHOD-SEED with its state, metrics.jsonl, plan.json and
-    the SavedModel. What is finished is not done again.
+    the SavedModel; curves.png has all. What is finished is not done again.
 
     Raises:
       UserError: data are missing, or the settings do not fit the network.
     """
     config = experiment.training.config
-    rows = []
+    rows: list[Row] = []
+    histories: dict[tuple[str, int], dict[str, list[float]]] = {}
     for seed in range(config.seed, config.seed + config.seeds):
         for method in experiment.methods:
-            rows.append(_train(experiment, method, seed))
+            row, histories[method, seed] = _train(experiment, method, seed)
+            rows.append(row)
             _write(experiment, rows)
+            plot_curves(histories, experiment.training.network, config.model_dir / "curves.png")
     means = summarize(rows)
     Console().print(_table(experiment, means))
     return means
 
 
-def _train(experiment: TuckerExperiment, method: str, seed: int) -> Row:
+def _train(
+    experiment: TuckerExperiment, method: str, seed: int
+) -> tuple[Row, dict[str, list[float]]]:
     training, settings = experiment.training, experiment.settings_of(method)
     root = training.config.model_dir
     folder, data = root / f"{method}-{seed}", training.load()
@@ -149,15 +138,17 @@ def _train(experiment: TuckerExperiment, method: str, seed: int) -> Row:
         for line in describe(fitted.plan):
             logging.info("%s", line)
     export_saved_model(fitted.model, folder / "saved_model", training.sample(data))
-    test = training.examples(data.test)
-    accuracy = fitted.model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
-    return _row(method, seed, accuracy, settings, fitted, model)
+    valid, test = (
+        fitted.model.evaluate(training.examples(part), verbose=0, return_dict=True)["accuracy"]
+        for part in (data.valid, data.test)
+    )
+    return _row(method, seed, (valid, test), settings, fitted, model), fitted.history.history
 
 
 def _row(
     method: str,
     seed: int,
-    accuracy: float,
+    accuracies: tuple[float, float],
     settings: DecomposeInTraining,
     fitted: DecomposedFit,
     model: Any,
@@ -171,18 +162,17 @@ def _row(
     return Row(
         method,
         seed,
-        100 * accuracy,
+        100 * accuracies[0],
+        100 * accuracies[1],
         0.0,
         params,
         macs,
-        _median(seconds[: settings.at_epoch]),
-        _median(seconds[settings.at_epoch : settings.reconstruct_at]),
+        params / whole.params,
+        macs / whole.macs,
+        median_seconds(seconds[: settings.at_epoch]),
+        median_seconds(seconds[settings.at_epoch : settings.reconstruct_at]),
         float(sum(seconds)),
     )
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return float(np.median(seconds[1:] or seconds)) if seconds else 0.0
 
 
 def _write_metrics(history: Any, path: pathlib.Path) -> None:
@@ -193,61 +183,13 @@ def _write_metrics(history: Any, path: pathlib.Path) -> None:
             file.write(json.dumps(record) + "\n")
 
 
-def summarize(rows: Sequence[Row]) -> list[Row]:
-    """Returns one row a method, in order of first appearance; times are medians."""
-    means = []
-    for method in dict.fromkeys(row.method for row in rows):
-        own = [row for row in rows if row.method == method]
-        tests = np.array([row.test for row in own])
-        times = {
-            name: float(np.median([getattr(row, name) for row in own]))
-            for name in ("dense_seconds", "seconds", "total_seconds")
-        }
-        spread = float(tests.std(ddof=1)) if len(own) > 1 else 0.0
-        params, macs = (
-            round(np.mean([getattr(row, n) for row in own])) for n in ("params", "macs")
-        )
-        means.append(Row(method, len(own), float(tests.mean()), spread, params, macs, **times))
-    return means
-
-
-_TITLES = (
-    "method",
-    "test accuracy, % (std)",
-    "parameters",
-    "MACs, million",
-    "CPU s an epoch, dense",
-    "CPU s an epoch, after the switch",
-    "CPU s in all",
-)
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Returns the rows as a Markdown table."""
-    lines = [" | ".join(_TITLES), " | ".join("---" for _ in _TITLES)]
-    lines += [" | ".join(_cells(row)) for row in rows]
-    return "".join(f"| {line} |\n" for line in lines)
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (
-        row.method,
-        f"{row.test:.2f} ({row.spread:.2f})",
-        f"{row.params:,}",
-        f"{row.macs / 1e6:.1f}",
-        f"{row.dense_seconds:.2f}" if row.dense_seconds else "",
-        f"{row.seconds:.2f}" if row.seconds else "",
-        f"{row.total_seconds:.1f}",
-    )
-
-
 def _table(experiment: TuckerExperiment, rows: Sequence[Row]) -> Table:
     training = experiment.training
     table = Table(title=f"{training.network} on {training.config.dataset}")
-    for title in _TITLES:
+    for title in TITLES:
         table.add_column(title, justify="left" if title == "method" else "right")
     for row in rows:
-        table.add_row(*_cells(row))
+        table.add_row(*cells(row))
     return table
 
 
@@ -262,4 +204,7 @@ def _write(experiment: TuckerExperiment, rows: Sequence[Row]) -> None:
     }
     folder = training.config.model_dir
     (folder / "results.json").write_text(json.dumps(body, indent=1))
+    keep = experiment.settings.budget.keep or 1.0
+    points = [trade_off(row, keep, training.config.epochs).to_json() for row in rows]
+    (folder / "trade_offs.json").write_text(json.dumps(points, indent=1))
     (folder / "results.md").write_text(markdown(means))

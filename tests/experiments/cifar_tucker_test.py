@@ -7,10 +7,11 @@ import pytest
 from absl import flags
 
 from experiments import cifar_tucker
-from experiments.image_training import StepSchedule, build_network
+from experiments.image_training import StepSchedule, build_network, write_flags
 from experiments.tucker_training import METHODS, run_experiment
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
+from tfapprox.training.trade_off import TradeOff
 
 TINY = (
     "--dataset=digits",
@@ -47,10 +48,24 @@ def test_trainings_leave_their_results(flag_values, tmp_path):
     records = (tmp_path / "reconstruct-0" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in records] == [1, 2, 3]
     assert len(json.loads((tmp_path / "results.json").read_text())["trainings"]) == 2
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    points = json.loads((tmp_path / "trade_offs.json").read_text())
+    assert [p["method"] for p in points] == ["reconstruct", "original_then_decompose"]
+    for point in points:
+        assert TradeOff(**point).params_ratio == pytest.approx(point["params"] / whole, rel=1e-3)
+        assert point["test"] == pytest.approx(rows[point["method"]].test / 100)
     name = "original_then_decompose-0"
     with CcSession(str(tmp_path / name / "saved_model")) as session:
         (logits,) = session.run({"inputs": np.zeros((1, 32, 32, 3), "float32")}).values()
     assert logits.shape == (1, 10)
+
+
+def test_the_flags_of_a_run_run_it_again(flag_values, tmp_path):
+    first = parse(flag_values, f"--model_dir={tmp_path}", "--preset=small", "--seeds=2")
+    write_flags(flag_values, tmp_path)
+    again = flags.FlagValues()
+    cifar_tucker.define_flags(again)
+    assert parse(again, f"--flagfile={tmp_path / 'flags.txt'}") == first
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -64,7 +79,7 @@ def test_every_method_has_its_switches(flag_values, method):
 def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
     experiment = parse(flag_values, "--model_dir=x", "--preset=small", "--epochs=4", "--seeds=2")
     assert experiment.training.network == "vgg19-16"
-    assert experiment.training.milestones == (0.75, 0.9)
+    assert experiment.training.milestones == (0.67, 0.85)
     assert experiment.training.config.epochs == 4
 
 

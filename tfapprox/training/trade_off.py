@@ -63,7 +63,7 @@ def table_cells(rows: Sequence[TradeOff]) -> list[tuple[str, ...]]:
     something: a method is compared with the one of its seed that shares its last words.
     """
     dense = {(_variant(r.method), r.seed): r.test for r in rows if _kind(r.method) == "dense"}
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for group in _groups(rows).values():
         tests = 100 * np.array([row.test for row in group])
         own = [(row.test, dense.get((_variant(row.method), row.seed))) for row in group]
