@@ -227,6 +227,23 @@ def test_other_callbacks_keep_working(tmp_path):
     assert_close([saved[1](X).numpy()], [result.model(X).numpy()])
 
 
+@pytest.mark.parametrize("per_batch", [False, True])
+def test_tensorboard_shows_one_training(tmp_path, per_batch):
+    pytest.importorskip("tensorboard")
+    options = {"update_freq": 1 if per_batch else "epoch", "histogram_freq": int(per_batch)}
+    board = keras.callbacks.TensorBoard(tmp_path, **options)
+    result = fit(build(), settings(reconstruct_at=4), callbacks=[board])
+    losses = {}
+    for path in sorted((tmp_path / "train").glob("*.tfevents.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.tag == "epoch_loss":
+                    losses[event.step] = float(tf.make_ndarray(value.tensor))
+    np.testing.assert_allclose(
+        [losses[epoch] for epoch in range(6)], result.history.history["loss"], rtol=1e-6
+    )
+
+
 def test_best_weights_of_another_structure_are_not_restored():
     stop = keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True, mode="max")
     result = fit(build(), settings(at_epoch=2), epochs=4, callbacks=[stop])
