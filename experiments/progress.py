@@ -46,7 +46,8 @@ class TrainingProgress:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
 
 @contextlib.contextmanager
