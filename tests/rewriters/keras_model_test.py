@@ -6,6 +6,8 @@ import tf_keras
 
 from tests.reference.keras_macs import kernel_params_of, macs_of
 from tfapprox.accounting.factorization import Factorization, Stage
+from tfapprox.decompositions.column_row import SampledStage
+from tfapprox.decompositions.generated import GeneratedStage
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.svd import SvdDecomposition
 from tfapprox.decompositions.unfolding import matrix_shape
@@ -353,3 +355,10 @@ def test_a_frozen_model_stays_frozen_with_what_was_thawed_inside(keras):
     assert not new_model.trainable
     thawed = {x.name for x in new_model.layers if x.weights and x.trainable}
     assert thawed == {"first_stage0", "first"}
+
+
+@pytest.mark.parametrize("made", [GeneratedStage, SampledStage])
+def test_stages_that_only_saved_models_have_are_refused(made):
+    model = keras_3.Sequential([keras_3.Input((8,)), keras_3.layers.Dense(6, name="dense")])
+    with pytest.raises(UserError, match="dense: its plan shares a generator or samples"):
+        rewrite_keras_model(model, {"dense": Factorization((made(np.ones((1, 1, 8, 6))),))})

@@ -62,6 +62,12 @@ def stage_layers(
       UserError: a grouped dense stage on an input with several unknown sizes; a grouped
         last stage of an EinsumDense, or channels of one that change order.
     """
+    if any(type(stage) is not Stage for stage in factorization.stages):
+        raise UserError(
+            f"layer {layer.name}: its plan shares a generator or samples, which compressing does "
+            "in SavedModels; for Keras models there are tfapprox.generate_slices and "
+            "tfapprox.approximate_training"
+        )
     if hasattr(layer, "equation") and reorders(factorization):
         raise UserError(
             f"layer {layer.name}: its plan reorders channels, which an EinsumDense may have "
