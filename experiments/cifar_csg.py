@@ -51,6 +51,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "First seed.")
     flags.DEFINE_integer("seeds", 1, "How many seeds.")
     flags.DEFINE_integer("epochs", 200, "Passes over the training data.")
+    flags.DEFINE_integer("steps", 0, "Stop after this many steps; 0 is no limit.")
     flags.DEFINE_integer("tune_epochs", 0, "Those of post_tuned; 0 is a tenth of --epochs.")
     flags.DEFINE_integer("batch_size", 192, "Examples a step; the paper has 128 for DenseNet.")
     flags.DEFINE_float("learning_rate", 0.05, "Divided by 10 at 1/2 and 3/4 of the epochs.")
@@ -60,8 +61,15 @@ def define_flags() -> None:
         ["none", "one_device", "mirrored", "multi_worker"],
         "tf.distribute strategy.",
     )
+    flags.DEFINE_enum(
+        "mixed_precision",
+        "float32",
+        ["float32", "mixed_bfloat16", "mixed_float16"],
+        "Keras dtype policy; methods fp16 and csg_fp16 are mixed_float16 whatever this says.",
+    )
     flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.")
     flags.DEFINE_bool("deterministic", False, "Ask TensorFlow for deterministic operations.")
+    flags.DEFINE_integer("checkpoint_steps", 0, "Steps between checkpoints; 0 is once an epoch.")
     flags.DEFINE_bool("resume", False, "Go on from the last checkpoints in --model_dir.")
 
 

@@ -92,7 +92,7 @@ class Row:
 
 
 def run_experiment(experiment: CsgExperiment) -> list[Row]:
-    """Trains every method with every seed and writes results.json and results.md.
+    """Trains every method with every seed; keeps results.json and results.md up to date.
 
     One training goes to model_dir itself, several to model_dir/METHOD-SEED.
 
@@ -107,18 +107,24 @@ def run_experiment(experiment: CsgExperiment) -> list[Row]:
             folder = config.model_dir / ("." if single else f"{method}-{seed}")
             run = _post if method == "post" else _train
             rows.append(run(experiment, method, seed, folder))
+            _write(experiment, rows)
     means = summarize(rows)
     Console().print(_table(experiment, means))
+    return means
+
+
+def _write(experiment: CsgExperiment, rows: Sequence[Row]) -> None:
+    means = summarize(rows)
     body = {
-        "config": config.to_json(),
+        "config": experiment.config.to_json(),
         "network": experiment.network,
         "slices": dataclasses.asdict(experiment.slices),
         "rows": [dataclasses.asdict(row) for row in means],
         "trainings": [dataclasses.asdict(row) for row in rows],
     }
-    (config.model_dir / "results.json").write_text(json.dumps(body, indent=1))
-    (config.model_dir / "results.md").write_text(markdown(means))
-    return means
+    folder = experiment.config.model_dir
+    (folder / "results.json").write_text(json.dumps(body, indent=1))
+    (folder / "results.md").write_text(markdown(means))
 
 
 def summarize(rows: Sequence[Row]) -> list[Row]:
@@ -139,13 +145,15 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
 
 def _train(experiment: CsgExperiment, method: str, seed: int, folder: pathlib.Path) -> Row:
     half = method in ("fp16", "csg_fp16")
-    config = experiment.config
+    # Each seed draws its own split where the data set has none.
+    config = dataclasses.replace(experiment.config, seed=seed)
     if half:
         config = dataclasses.replace(config, mixed_precision="mixed_float16")
     if method == "post_tuned":
         config = dataclasses.replace(
             config,
             epochs=experiment.tune_epochs,
+            steps=0,
             learning_rate=config.learning_rate / 10,
         )
     finished: list[Any] = []
@@ -168,11 +176,12 @@ def _train(experiment: CsgExperiment, method: str, seed: int, folder: pathlib.Pa
 def _post(experiment: CsgExperiment, method: str, seed: int, folder: pathlib.Path) -> Row:
     """Fits codes and generator to the plain network; nothing is trained."""
     task = _task(experiment, lambda config, data: None, None)
-    data = task.load(experiment.config)
+    config = dataclasses.replace(experiment.config, seed=seed)
+    data = task.load(config)
     model = _fitted(experiment, data, seed)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(loss=loss, metrics=["accuracy"])
-    accuracy = evaluate(task, experiment.config, model, data.test)["accuracy"]
+    accuracy = evaluate(task, config, model, data.test)["accuracy"]
     folder.mkdir(parents=True, exist_ok=True)
     export_slices(model, folder / "saved_model", "dense")
     return _row(method, model, 100 * (1 - accuracy), 0.0, folder)

@@ -18,6 +18,7 @@ from experiments.csg_methods import (
     save_generator,
 )
 from experiments.csg_training import CsgExperiment, Row, markdown, run_experiment, summarize
+from experiments.harness import training_batches
 from tfapprox.errors import UserError
 from tfapprox.layers.slice_generator import SliceGenerator
 
@@ -66,6 +67,35 @@ def test_resuming_a_finished_training_reports_it_again(finished):
     folder, rows = finished
     again = run_experiment(experiment(folder, ("plain", "csg", "post"), resume=True))
     assert [row.test_error for row in again] == [row.test_error for row in rows]
+
+
+def test_an_interrupted_comparison_goes_on_exactly_within_the_training_it_was_in(
+    tmp_path, monkeypatch
+):
+    methods = ("plain", "csg")
+    changes = {"checkpoint_steps": 1}
+    whole = run_experiment(experiment(tmp_path / "whole", methods, **changes))
+    calls = []
+
+    def batches(*args):
+        calls.append(args)
+        if len(calls) == 4:  # the second step of the second training
+            raise KeyboardInterrupt
+        return training_batches(*args)
+
+    monkeypatch.setattr("experiments.harness.training_batches", batches)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment(tmp_path / "parts", methods, **changes))
+    monkeypatch.undo()
+    again = run_experiment(experiment(tmp_path / "parts", methods, resume=True, **changes))
+    assert [row.test_error for row in again] == [row.test_error for row in whole]
+    for method in methods:
+        records = [
+            json.loads((tmp_path / run / f"{method}-0" / "metrics.jsonl").read_text())
+            for run in ("whole", "parts")
+        ]
+        assert records[0]["train_loss"] == records[1]["train_loss"], method
+        assert records[0]["test_loss"] == records[1]["test_loss"], method
 
 
 @pytest.mark.parametrize("method", [m for m in FROM_SCRATCH if m != "pretrained"])
@@ -122,10 +152,13 @@ def test_the_binary_takes_flags_and_refuses_bad_ones_with_one_line(tmp_path):
 
     shared = ["--dataset=synthetic", "--image_size=8", "--network=resnet8", "--epochs=1"]
     small = ["--train_examples=32", "--batch_size=16", "--slice_shape=12,12,3,3", "--code_size=9"]
-    done = run(f"--model_dir={tmp_path}", *shared, *small, "--methods=bcsg", "--which=conv2$")
+    done = run(
+        f"--model_dir={tmp_path}", *shared, *small, "--methods=bcsg", "--which=conv2$", "--steps=1"
+    )
     assert done.returncode == 0, done.stderr
     assert "--network=resnet8" in (tmp_path / "flags.txt").read_text()
     assert json.loads((tmp_path / "results.json").read_text())["slices"]["code_size"] == 9
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["steps"] == 1
     bad = run(f"--model_dir={tmp_path}", "--slice_shape=3,3")
     assert bad.returncode == 2
     assert bad.stderr.splitlines()[-1].startswith("cifar_csg: --slice_shape needs four numbers")
