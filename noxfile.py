@@ -71,6 +71,8 @@ def _build(session: nox.Session, kind: str) -> pathlib.Path:
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / "source" / name)
     session.install("build", "setuptools>=77")
+    # An environment that is used again may hold a build of the same version.
+    session.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "tfapprox")
     options = ("--no-isolation", f"--{kind}", "--outdir", str(folder / "dist"))
     session.run("python", "-m", "build", *options, str(folder / "source"), silent=True)
     suffix = "*.whl" if kind == "wheel" else "*.tar.gz"
