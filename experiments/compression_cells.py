@@ -148,8 +148,9 @@ def own_subject(folder: pathlib.Path) -> Subject:
     inputs = read_inputs(str(folder / "inputs.npz"), signatures[name])
     count = len(next(iter(inputs.values())))
     cut = max(1, count - max(1, round(_HELD_BACK * count)))
-    parts = [{k: v[s] for k, v in inputs.items()} for s in (slice(cut), slice(cut, None))]
-    return Subject(folder.name, folder / "model", name, *parts)
+    calibration = {key: value[:cut] for key, value in inputs.items()}
+    held_back = {key: value[cut:] for key, value in inputs.items()}
+    return Subject(folder.name, folder / "model", name, calibration, held_back)
 
 
 class Laboratory:

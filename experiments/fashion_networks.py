@@ -136,7 +136,7 @@ def _load(network: Network, dataset: str, data_dir: str) -> Data:
     """Returns the data, cut short: evaluating thousands would take longer than training."""
     data = load_images(dataset, data_dir, network.shape)
     counts = {"train": network.train_examples, "valid": 500, "test": 1000}
-    parts = {
+    parts: dict[str, Any] = {
         part: Split(getattr(data, part).x[:count], getattr(data, part).y[:count])
         for part, count in counts.items()
     }

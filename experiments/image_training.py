@@ -89,7 +89,7 @@ class ImageTraining:
         config = self.config
         data = load_images(config.dataset, config.data_dir, (_SIZE, _SIZE, 3), config.seed)
         count = self.train_examples or len(data.train)
-        parts = {
+        parts: dict[str, Any] = {
             name: Split(_shrink(part.x[:limit], self.image_size), part.y[:limit])
             for name, part, limit in (
                 ("train", data.train, count),
