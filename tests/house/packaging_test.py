@@ -110,8 +110,19 @@ def foreign_libraries(folder):
         ("tools", ("dev", "docs")),
         (
             "tests",
-            ("report", "serving", "onnx", "openvino", "experiments", "datasets", "tensorboard")
-            + ("cluster", "dev", "docs", "tfmot"),
+            (
+                "report",
+                "serving",
+                "onnx",
+                "openvino",
+                "experiments",
+                "datasets",
+                "tensorboard",
+                "cluster",
+                "dev",
+                "docs",
+                "tfmot",
+            ),
         ),
     ],
 )
