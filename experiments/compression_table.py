@@ -84,6 +84,8 @@ def table(results: Sequence[dict[str, Any]], settings: Settings, machine: str) -
         lines += ["", f"## {result['model']}", "", _about(result), ""]
         lines += _rows(result, settings)
     lines += ["", "## ALDS, exact and alternating", "", *_objective_rows(results)]
+    command = "python -m experiments.compression_table --work_dir=DIR --data_dir=DATA --models=OWN"
+    lines += ["", "```", command, "```"]
     return "\n".join(lines) + "\n"
 
 
