@@ -57,8 +57,10 @@ def test_smaller_model_is_written_with_plan_and_page(tfapprox_run, model, inputs
     status, out, err = tfapprox_run(
         *("compress", "--dir", model, "--output_dir", target, "--keep_macs", "0.5", "--json"),
         *("--calibration_data", inputs, "--save_plan", plan, "--report", page),
+        *("--tensorboard", tmp_path / "log"),
     )
     assert (status, err) == (0, "")
+    assert [p for p in (tmp_path / "log").iterdir() if "tfevents" in p.name]
     report = json.loads(out)
     assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]
     assert report["verification"]["passed"] is True
@@ -114,6 +116,7 @@ def test_dry_run_writes_no_model(tfapprox_run, model, tmp_path):
         (("--keep_macs", "0.5", "--include", "zebra"), "zebra"),
         (("--keep_macs", "0.5", "--save_plan", "/no/folder/plan.json"), "/no/folder"),
         (("--keep_macs", "0.5", "--dry_run", "--report", "page.html"), "--report"),
+        (("--keep_macs", "0.5", "--dry_run", "--tensorboard", "log"), "--tensorboard"),
         (("--keep_macs", "0.5", "--calibration_data", "/no/file.npz"), "/no/file.npz"),
         (("--keep_macs", "0.5", "--plan", "plan.json"), "drop --plan"),
         (("--selector", "alds", "--plan", "plan.json"), "selector"),

@@ -54,8 +54,9 @@ def check(args: argparse.Namespace) -> None:
         if has_budget or settled or args.dry_run:
             given = settled or ["dry_run"] if not has_budget else ["a budget"]
             raise UserError(f"--plan has settled that already: drop --plan or {given[0]}")
-    if args.dry_run and args.report is not None:
-        raise UserError("--report tells of a finished compression: drop it or --dry_run")
+    for flag in ("report", "tensorboard"):
+        if args.dry_run and getattr(args, flag) is not None:
+            raise UserError(f"--{flag} tells of a finished compression: drop it or --dry_run")
     if args.dry_run and args.warmup is not None:
         raise UserError("--warmup goes into a finished model: drop it or --dry_run")
     if args.output_dir is None and not args.dry_run:
@@ -69,6 +70,8 @@ def check(args: argparse.Namespace) -> None:
             raise UserError(f"--{flag} belongs to --decompositions {sampling.NAME}")
     if args.report is not None and importlib.util.find_spec("jinja2") is None:
         raise UserError("--report needs Jinja2: pip install 'tfapprox[report]'")
+    if args.tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs TensorBoard: pip install 'tfapprox[tensorboard]'")
 
 
 def _check_data(args: argparse.Namespace) -> None:

@@ -20,8 +20,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser.add_argument_group("data"))
     _add_distillation_flags(parser.add_argument_group("distillation"))
     _add_run_flags(parser.add_argument_group("run"))
-    flags.add_output_flags(parser).add_argument(
+    output = flags.add_output_flags(parser)
+    output.add_argument(
         "--report", metavar="PAGE.html", help="also write a self-contained page with plots"
+    )
+    output.add_argument(
+        "--tensorboard", metavar="LOG_DIR", help="also write plan, ranks and errors for TensorBoard"
     )
 
 

@@ -1,4 +1,4 @@
-"""Tells of a compression as the flags ask: plan file, page, JSON or tables."""
+"""Tells of a compression as the flags ask: plan file, page, TensorBoard, JSON or tables."""
 
 import argparse
 import json
@@ -22,6 +22,10 @@ def tell(args: argparse.Namespace, plan: Plan, report: "Report | None") -> None:
         from tfapprox.report.page import write_page
 
         write_page(report, args.report)
+    if report is not None and args.tensorboard is not None:
+        from tfapprox.report.tensorboard import write_tensorboard
+
+        write_tensorboard(report, args.tensorboard, args.report)
     if args.json:
         print_json(json.loads(plan.to_json()) if report is None else report.to_json())
     elif report is None:
