@@ -1,6 +1,7 @@
 """The command line as a whole: one parser with a subcommand for each command module."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
@@ -54,7 +55,8 @@ class Parser(argparse_flags.ArgumentParser):
         super().__init__(formatter_class=_HelpLayout, **settings)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"tfapprox: error: {message} (see {self.prog} --help)\n")
+        print(f"tfapprox: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
