@@ -44,8 +44,17 @@ def _two_readers(w, b):
     return serve
 
 
+def _convolution(w, b):
+    def serve(x):
+        kernel, pixels = tf.reshape(w, [1, 1, 8, 12]), tf.reshape(x, [-1, 1, 1, 8])
+        return {"y": tf.nn.relu(tf.nn.conv2d(pixels, kernel, 1, "SAME")[:, 0, 0])}
+
+    return serve
+
+
 MODELS = {"bias": _dense, "sum": _added, "none": _bare, "left": _left, "einsum": _einsum} | {
-    "two readers": _two_readers
+    "two readers": _two_readers,
+    "convolution": _convolution,
 }
 
 
@@ -80,10 +89,12 @@ def test_the_offset_is_added_before_the_activation_and_the_model_restores(name, 
     write_saved_model(source, {site.name: built}, tmp_path / "out")
     bias = b.numpy() if name in ("bias", "sum") else 0
     want = np.maximum(x @ built.reconstruct()[0, 0] + bias + offset, 0)
-    np.testing.assert_allclose(_run(tmp_path / "out", x), want, rtol=1e-4, atol=1e-4)
+    compressed = _run(tmp_path / "out", x)
+    np.testing.assert_allclose(compressed, want, rtol=1e-4, atol=1e-4)
     result = restore_saved_model(tmp_path / "out", tmp_path / "restored", inputs={"x": x})
     assert len(result.restored) == 1
-    np.testing.assert_allclose(_run(tmp_path / "restored", x), want, rtol=1e-4, atol=1e-4)
+    error = np.linalg.norm(_run(tmp_path / "restored", x) - compressed)
+    assert error < 1e-5 * np.linalg.norm(compressed)
 
 
 def test_the_convolution_and_its_bias_stay_neighbours(tmp_path):
@@ -122,3 +133,27 @@ def test_offsets_reach_fetched_nodes_of_tf1_graphs(tmp_path):
         with CcSession(str(path)) as session:
             results.append(next(iter(session.run(inputs, "serving_default").values())))
     assert np.abs(results[1] - results[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["tf1_frozen_graph", "tf1_resource_variables", "tf1_loop"])
+def test_tf1_graphs_with_offsets_can_be_restored_and_compressed_again(name, tmp_path):
+    inputs = CORPUS[name].build(tmp_path / "source")
+    for path, following in (("source", "once"), ("dense", "twice")):
+        source = open_saved_model(tmp_path / path)
+        built = {
+            site.name: _low_rank(site, 3, np.linspace(-1, 1, site.out_channels, dtype="f4"))
+            for site in source.inspection.sites
+        }
+        write_saved_model(source, built, tmp_path / following)
+        if path == "source":
+            result = restore_saved_model(tmp_path / "once", tmp_path / "dense", inputs=inputs)
+            assert len(result.restored) == len(built) and not result.kept
+    wanted, got = (_outputs(tmp_path / path, inputs) for path in ("once", "dense"))
+    assert np.linalg.norm(got - wanted) < 1e-5 * np.linalg.norm(wanted)
+    again = restore_saved_model(tmp_path / "twice", tmp_path / "again", inputs=inputs)
+    assert len(again.restored) == len(built)
+
+
+def _outputs(path, inputs):
+    with CcSession(str(path)) as session:
+        return next(iter(session.run(inputs, "serving_default").values()))

@@ -78,6 +78,12 @@ class Emitter:
         """Returns the reference to an output argument of the node just added."""
         return self._body.reference(self.nodes[-1].name, self.nodes[-1].op, output=number)
 
+    def rename(self, name: str) -> str:
+        """Gives the last node another name in the scope and returns its reference."""
+        last = self.nodes[-1]
+        last.name = self._unique(name)
+        return self._body.reference(last.name, last.op)
+
     def finish(self) -> str:
         """Gives the last node the replaced node's name and returns its reference."""
         last = self.nodes[-1]

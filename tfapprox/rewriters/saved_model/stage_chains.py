@@ -2,6 +2,7 @@
 
 `saved_model_stages` puts a chain in the place of a node NAME: its last node is called
 NAME, the others NAME/stage, NAME/reorder, NAME/split and NAME/join, with numbers behind.
+(In a main graph NAME may be the sum with an offset: the chain then ends in NAME/unshifted.)
 That, and which operands are static, is all that is needed to go back; where a node only
 happens to be called so, composing it is still right, since every step is linear.
 """
@@ -21,8 +22,10 @@ from tfapprox.rewriters.saved_model.matching import FORMS
 
 _STAGE_NAME = re.compile(r"^(.+)/stage(_\d+)?$")
 _SAMPLED_NAME = re.compile(r"^(.+)/heaviest(_\d+)?$")
-_PASSED_NAMES = re.compile(r"^(stage|reorder|split|join)(_\d+)?$")
+UNSHIFTED = "unshifted"
+_PASSED_NAMES = re.compile(rf"^(stage|reorder|split|join|{UNSHIFTED})(_\d+)?$")
 _DEPTHWISE = "DepthwiseConv2dNative"
+_ADDITIONS = ("AddV2", "BiasAdd")
 
 IsStatic = Callable[[str], bool]
 
@@ -170,17 +173,25 @@ class _Walker:
         self._products: list[tuple[node_def_pb2.NodeDef, int]] = []
 
     def chain(self) -> Chain:
-        last = self._body.nodes[self._owner]
-        steps, x = self._walk(self._body.reference(self._owner, last.op))
+        last = self._last()
+        steps, x = self._walk(self._body.reference(last.name, last.op))
         operands = {operand for _, operand in self._products}
         forms = {FORMS.get(node.op, "conv2d") for node, _ in self._products}
         if len(forms) != 1 or len(operands) != 1:
             raise NoChainError
-        inner = frozenset(self._seen - {self._owner})
+        inner = frozenset(self._seen - {last.name})
         self._check_private(inner)
         # Found last to first.
         (final, _), (first, operand) = self._products[0], self._products[-1]
-        return Chain(self._owner, x, steps, inner, first, final, operand)
+        return Chain(last.name, x, steps, inner, first, final, operand)
+
+    def _last(self) -> node_def_pb2.NodeDef:
+        """Returns the last node, which is not the owner if that adds an offset to it."""
+        owner = self._body.nodes[self._owner]
+        names = [producer_of(x) for x in self._body.data_inputs(owner)[:1]]
+        if owner.op in _ADDITIONS and names[0].startswith(f"{self._owner}/{UNSHIFTED}"):
+            return self._body.nodes[names[0]]
+        return owner
 
     def _walk(self, reference: str) -> tuple[tuple[Step, ...], str]:
         steps: list[Step] = []

@@ -21,6 +21,7 @@ from tfapprox.rewriters.saved_model.emitter import Emitter, Factor
 from tfapprox.rewriters.saved_model.matching import Form, Match
 from tfapprox.rewriters.saved_model.observing import ObservedStage, emit_observer
 from tfapprox.rewriters.saved_model.product_stages import EinsumStages, MatMulStages
+from tfapprox.rewriters.saved_model.stage_chains import UNSHIFTED
 from tfapprox.rewriters.saved_model.stage_emitter import Place, StageEmitter
 
 
@@ -76,7 +77,8 @@ def emit_chain(
     if body.is_function:
         # The last stage keeps the node's name, by which a chain is found again.
         return chain.add_offset(emitter.finish(), offset)
-    chain.add_offset(x, offset)  # a main-graph node may be fetched by its name
+    # A main-graph node may be fetched by its name, so the sum has it.
+    chain.add_offset(emitter.rename(UNSHIFTED), offset)
     return emitter.finish()
 
 
