@@ -86,6 +86,29 @@ def test_every_chain_becomes_the_original_layer_again(keras, scheme, slices):
     assert restored.get_layer("pointwise").kernel_regularizer is not None
 
 
+@FLAVOURS
+def test_offsets_go_into_the_dense_layers_biases(keras):
+    model = randomize(zoo(keras))
+    inspection = inspect_keras_model(model)
+    rng = np.random.default_rng(3)
+    built = {}
+    for site in inspection.sites:
+        matrix = site.kernel.reshape(-1, site.out_channels)
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        first = (left[:, :2] * values[:2]).reshape(*site.kernel.shape[:3], 2)
+        stages = (Stage(first), Stage(right[:2][None, None], axes=(False, False)))
+        offset = rng.normal(size=site.out_channels).astype("float32")
+        built[site.name] = Factorization(stages, offset=offset)
+    factorized = rewrite_keras_model(model, built)
+    restored = restore_keras_model(factorized)
+    assert not list(chains_of(restored))
+    assert_same(factorized, restored)
+    for name, had in (("wide", None), ("strided", model.get_layer("strided").bias)):
+        bias = 0 if had is None else np.asarray(had)
+        got = np.asarray(restored.get_layer(name).bias)
+        np.testing.assert_allclose(got, bias + built[name].offset, rtol=1e-5)
+
+
 def test_three_stages_and_depthwise_ones_are_composed():
     model = randomize(zoo(keras_3))
     inspection = inspect_keras_model(model)
