@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import sys
 from typing import Any
 
 from absl import flags
@@ -159,6 +160,13 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
     items("compress", [], "Compress the trained network to these shares of its parameters, too.")
     integer("checkpoint_steps", 0, "Steps between checkpoints; 0 is once an epoch.")
     boolean("resume", False, "Go on from the last checkpoint in --model_dir.")
+    show_in_help(into, __name__)
+
+
+def show_in_help(values: flags.FlagValues, module: str) -> None:
+    """Lets the program's --help list the flags that a module of ours defines for it."""
+    for flag in values.flags_by_module_dict()[module]:
+        values.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def config_from_flags(values: flags.FlagValues) -> ExperimentConfig:

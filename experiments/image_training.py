@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import flags
 from tensorflow import keras
 
-from experiments.config import ExperimentConfig
+from experiments.config import ExperimentConfig, show_in_help
 from experiments.datasets import Data, Split, load_images
 from experiments.harness import strategy_of, training_batches
 from experiments.images import crop_and_flip, whiten
@@ -189,6 +189,7 @@ def define_training_flags(values: flags.FlagValues) -> None:
         **own,
     )
     flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.", **own)
+    show_in_help(values, __name__)
 
 
 def shares(flag: str, words: Sequence[str]) -> tuple[float, ...]:

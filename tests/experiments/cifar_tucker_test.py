@@ -1,6 +1,7 @@
 """Every method of the experiment, at a tiny size, and its flags."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +64,7 @@ def test_trainings_leave_their_results(flag_values, tmp_path):
 def test_the_flags_of_a_run_run_it_again(flag_values, tmp_path):
     first = parse(flag_values, f"--model_dir={tmp_path}", "--preset=small", "--seeds=2")
     write_flags(flag_values, tmp_path)
+    assert "--dataset: " in flag_values.module_help(sys.argv[0])
     again = flags.FlagValues()
     cifar_tucker.define_flags(again)
     assert parse(again, f"--flagfile={tmp_path / 'flags.txt'}") == first

@@ -206,7 +206,7 @@ def test_a_binary_explains_itself_saves_its_flags_and_reports_mistakes_in_one_li
         return subprocess.run(command, capture_output=True, text=True)
 
     helped = run("--help")
-    assert "--forward_ratio" in helped.stdout
+    assert "--forward_ratio: " in helped.stdout and "--[no]resume" in helped.stdout
     assert "Table" in helped.stdout
     missing = run(f"--model_dir={tmp_path}", "--dataset=nowhere", f"--data_dir={tmp_path}")
     assert missing.returncode == 2
