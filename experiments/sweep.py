@@ -15,6 +15,7 @@ and --keeps after the --) where that costs more than it saves.
 """
 
 import dataclasses
+import importlib.util
 import itertools
 import json
 import pathlib
@@ -154,6 +155,9 @@ def sweep_from_flags(values: flags.FlagValues, rest: Sequence[str]) -> tuple[Swe
                 'e.g. --grid="seed 0 1 2"'
             )
         grid[flag] = choices
+    name = values.experiment
+    if "." not in name and importlib.util.find_spec(f"experiments.{name}") is None:
+        raise UserError(f"--experiment={name}: there is no experiments/{name}.py")
     folder = pathlib.Path(values.sweep_dir).resolve()
     pool = Pool(values.processes, values.threads, values.ray)
     return Sweep(folder, values.experiment, grid, tuple(rest)), pool

@@ -147,6 +147,7 @@ def test_flags_become_a_grid(flag_values, tmp_path):
         (("--sweep_dir=x", "--grid=seed"), "seed"),
         (("--sweep_dir=x", "--grid=seed 0", "--grid=seed 1"), "each once"),
         (("--sweep_dir=x", "--threads=0"), "threads"),
+        (("--sweep_dir=x", "--experiment=cifar_aldz"), "no experiments/cifar_aldz.py"),
     ],
 )
 def test_impossible_flags_are_refused(flag_values, arguments, message):
