@@ -10,7 +10,7 @@ What is no site (pooling, ReLU, biases) takes its time whatever the MACs: with a
 the original's time in its sites, a network with a share m of the MACs can't be faster than
 1 / (1 - s + s m) times. That limit stands beside the measured speed-up.
 
-  python benchmarks/latency_selector.py --batch_sizes 1,8 --threads 2 --json
+  python -m benchmarks.latency_selector --batch_sizes 1,8 --threads 2 --json
 """
 
 import argparse
