@@ -230,9 +230,8 @@ def kept_operation(
     """Returns the report of a linear operation that stays."""
     node = place.instance.body.nodes[place.node]
     values = place.instance.static_inputs.get(place.node, {})
-    statics = [value for value in values.values() if isinstance(value, Static)]
     name = place.node
-    for value in statics:
+    for value in values.values():
         variables = [r for r in value.roots if r in table.variables]
         if variables and node.op not in CALLS and node.op not in LOOPS:
             largest = max(variables, key=lambda r: (table.variables[r].size, r))
