@@ -137,7 +137,8 @@ def test_a_process_ended_in_any_phase_leaves_the_target_as_it_was(source, tmp_pa
     target.mkdir()
     (target / "saved_model.pb").write_text("old")
     script = f"""
-        import os, time
+        import os, signal, time
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
         from tfapprox.compression import compress_saved_model
         from tfapprox.config import CompressionConfig
         from tfapprox.selection.problem import Budget
