@@ -76,7 +76,8 @@ def batch_matmul(path: Path) -> Arrays:
 
     def serve(x):
         y = tf.raw_ops.BatchMatMulV2(x=x, y=w)
-        return {"y": tf.raw_ops.BatchMatMulV2(x=y, y=tf.expand_dims(v, 0), adj_y=True)}
+        kernel = tf.expand_dims(v, 0)
+        return {"y": tf.raw_ops.BatchMatMulV3(x=y, y=kernel, Tout=tf.float32, adj_y=True)}
 
     return export(path, serve, {"x": activations(2, 5, 96)}, {"w": w, "v": v})
 
