@@ -140,7 +140,8 @@ def format_value(value: Value | Spread) -> str:
 
 def _circumstances(record: Record) -> str:
     known, settings = record.environment, record.settings
-    flags = " ".join(f"--{name}={value}" for name, value in settings.items() if value is not None)
+    given = {name: value for name, value in settings.items() if value not in (None, False)}
+    flags = " ".join(f"--{k}" if v is True else f"--{k} {v}" for k, v in given.items())
     return (
         f"{known['cores']} cores, {known['machine']}; TensorFlow {known['tensorflow']}, NumPy "
         f"{known['numpy']}, Python {known['python']}; load {known['load']}; `{flags}`"

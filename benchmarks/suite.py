@@ -62,7 +62,7 @@ def _run(name: str, folder: Path, args: argparse.Namespace) -> bool:
 
 
 def write_pages(folder: Path) -> None:
-    """Writes README.md, with the tables and plots of all records in the folder."""
+    """Writes records.md, with the tables and plots of all records in the folder."""
     parts = ["# Benchmarks", "", "Ratios are medians of runs in turns, with their quartiles.", ""]
     for name, title in BENCHMARKS.items():
         path = folder / f"{name}.json"
@@ -73,7 +73,7 @@ def write_pages(folder: Path) -> None:
         if plot_record(record, folder / f"{name}.svg"):
             parts += [f"![{title}]({name}.svg)", ""]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text("\n".join(parts))
+    (folder / "records.md").write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

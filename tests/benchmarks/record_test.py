@@ -36,7 +36,7 @@ def test_a_spread_is_the_quartiles():
 def test_the_page_shows_every_record_with_its_plot(tmp_path):
     record(ROWS).write(tmp_path / "crs_ops.json")
     write_pages(tmp_path)
-    page = (tmp_path / "README.md").read_text()
+    page = (tmp_path / "records.md").read_text()
     assert "## crs_ops" in page and "![Sampled products](crs_ops.svg)" in page
     assert "160@32: over stock" in (tmp_path / "crs_ops.svg").read_text()
     assert json.loads((tmp_path / "crs_ops.json").read_text())["rows"][1]["ratios"] == {}
