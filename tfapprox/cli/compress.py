@@ -6,7 +6,6 @@ both, and puts it in place in one step. The source is never changed.
 """
 
 import argparse
-from typing import TYPE_CHECKING
 
 from tfapprox.cli import sampling, slices, sweep
 from tfapprox.cli.compress_config import check, make_config, make_distillation
@@ -17,9 +16,6 @@ from tfapprox.cli.progress import ProgressBars
 from tfapprox.cli.telling import tell
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.inputs import read_inputs
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["EXAMPLES", "add_flags", "execute", "make_config"]
 
