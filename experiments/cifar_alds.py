@@ -5,9 +5,9 @@ One panel of the paper's figures, with hyper-parameters of its Table 3:
   python -m experiments.cifar_alds --model_dir=DIR --dataset=cifar10 --network=resnet20b \\
     --mode=one_shot --seeds=3
 
---preset=small is a ResNet20 on 4,000 images of half the size for a few epochs: a quarter of
-an hour of one core; flags that are given override it. What was interrupted goes on where it
-was, without a flag; a new run needs a new --model_dir.
+--preset=small is a ResNet20 on 4,000 images of half the size for a few epochs; flags that are
+given override it. What was interrupted goes on where it was, without a flag; a new run needs
+a new --model_dir.
 
 References: Liebenwein, Maalouf, Gal, Feldman and Rus, "Compressing Neural Networks:
 Towards Determining the Optimal Layer-wise Decomposition", 2021, supplement, Tables 3
@@ -19,16 +19,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from experiments.alds_training import METHODS, AldsExperiment, run_experiment
 from experiments.config import ExperimentConfig
 from experiments.image_training import (
     ImageTraining,
     define_training_flags,
+    run_from_flags,
     shares,
-    training_process,
-    write_flags,
 )
 from tfapprox.errors import UserError
 from tfapprox.training.compress_retrain import cascade
@@ -140,18 +139,7 @@ def _training(values: flags.FlagValues) -> ImageTraining:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment that the flags describe; returns the exit status."""
-    logging.set_verbosity(logging.INFO)
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
-        experiment = experiment_from_flags(flags.FLAGS)
-        write_flags(flags.FLAGS, experiment.training.config.model_dir)
-        with training_process(experiment.training.config):
-            run_experiment(experiment)
-    except UserError as error:
-        print(f"cifar_alds: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_from_flags("cifar_alds", argv, experiment_from_flags, run_experiment)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ The paper's VGG19, decomposed at epoch 10, and reconstructed 10 epochs before th
   python -m experiments.cifar_tucker --model_dir=DIR --dataset=cifar10 --network=vgg19 \\
     --at_epoch=10 --reconstruct_at=190 --seeds=3
 
---preset=small is a VGG19 of a quarter of the width on 6,000 images for six epochs: some seven
+--preset=small is a VGG19 of a quarter of the width on 6,000 images for six epochs: some six
 minutes of one core for two methods; flags that are given override it. Trainings that were
 interrupted go on where they were, without a flag; a new one needs a new --model_dir.
 
@@ -18,15 +18,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from experiments.config import ExperimentConfig
 from experiments.image_training import (
     ImageTraining,
     define_training_flags,
+    run_from_flags,
     shares,
-    training_process,
-    write_flags,
 )
 from experiments.tucker_training import METHODS, TuckerExperiment, run_experiment
 from tfapprox.decompositions.options import CandidateOptions
@@ -128,18 +127,7 @@ def experiment_from_flags(values: flags.FlagValues) -> TuckerExperiment:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment that the flags describe; returns the exit status."""
-    logging.set_verbosity(logging.INFO)
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
-        experiment = experiment_from_flags(flags.FLAGS)
-        write_flags(flags.FLAGS, experiment.training.config.model_dir)
-        with training_process(experiment.training.config):
-            run_experiment(experiment)
-    except UserError as error:
-        print(f"cifar_tucker: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_from_flags("cifar_tucker", argv, experiment_from_flags, run_experiment)
 
 
 if __name__ == "__main__":

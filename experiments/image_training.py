@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import flags
+from absl import flags, logging
 from tensorflow import keras
 
 from experiments.config import ExperimentConfig, show_in_help
@@ -202,6 +203,34 @@ def shares(flag: str, words: Sequence[str]) -> tuple[float, ...]:
         return tuple(float(word) for word in words)
     except ValueError as error:
         raise UserError(f"--{flag} needs numbers, e.g. 0.5,0.3, got {words}") from error
+
+
+def run_from_flags(
+    name: str,
+    argv: Sequence[str],
+    experiment_from_flags: Callable[[flags.FlagValues], Any],
+    run_experiment: Callable[[Any], object],
+) -> int:
+    """Runs the experiment of a binary; returns the exit status, 2 for a user's mistake.
+
+    Args:
+      name: of the binary, in front of its messages.
+      argv: what absl left of the command line.
+      experiment_from_flags: returns an experiment that has `training.config`.
+      run_experiment: trains and writes results.
+    """
+    logging.set_verbosity(logging.INFO)
+    try:
+        if len(argv) > 1:
+            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+        experiment = experiment_from_flags(flags.FLAGS)
+        write_flags(flags.FLAGS, experiment.training.config.model_dir)
+        with training_process(experiment.training.config):
+            run_experiment(experiment)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
