@@ -63,9 +63,7 @@ class TuckerExperiment:
             return dataclasses.replace(self.settings, reconstruct_at=None)
         if method == "reconstruct":
             return self.settings
-        return dataclasses.replace(
-            self.settings, at_epoch=self.training.config.epochs, reconstruct_at=None
-        )
+        return dataclasses.replace(self.settings, at_epoch=None, reconstruct_at=None)
 
 
 class EpochSeconds(keras.callbacks.Callback):
@@ -159,6 +157,7 @@ def _row(
         params += sum(v.after.params - v.before.params for v in fitted.plan.verdicts)
         macs += sum(v.after.macs - v.before.macs for v in fitted.plan.verdicts)
     seconds = fitted.history.history["cpu_seconds"]
+    switch = len(seconds) if settings.at_epoch is None else settings.at_epoch
     return Row(
         method,
         seed,
@@ -169,8 +168,8 @@ def _row(
         macs,
         params / whole.params,
         macs / whole.macs,
-        median_seconds(seconds[: settings.at_epoch]),
-        median_seconds(seconds[settings.at_epoch : settings.reconstruct_at]),
+        median_seconds(seconds[:switch]),
+        median_seconds(seconds[switch : settings.reconstruct_at]),
         float(sum(seconds)),
     )
 

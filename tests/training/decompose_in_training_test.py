@@ -1,5 +1,7 @@
 """Switching in mid-training: nothing is lost, and a killed run takes the same way."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -154,7 +156,31 @@ def test_only_what_saves_parameters_and_macs_is_decomposed():
 
 def test_first_layer_is_left_alone_unless_asked_for():
     how = DecomposeInTraining(0, "svd", "alds", budget=Budget("params", keep=0.8))
-    assert "stem" not in how.plan(build()).choices
+    plan = how.plan(build())
+    assert "stem" not in plan.choices
+    reasons = {verdict.site: verdict.reason for verdict in plan.verdicts}
+    assert reasons["stem"].startswith("the first layer; first_layer=True")
+    mine = dataclasses.replace(how, exclude="stem").plan(build())
+    assert "--exclude" in next(v.reason for v in mine.verdicts if v.site == "stem")
+
+
+@pytest.mark.parametrize(
+    "at_epoch, reconstruct_at, missed",
+    [(3, None, ["at_epoch=3"]), (1, 2, ["reconstruct_at=2"]), (1, None, []), (None, None, [])],
+)
+def test_a_switch_that_is_never_reached_is_told(at_epoch, reconstruct_at, missed, caplog):
+    how = dataclasses.replace(settings(), at_epoch=at_epoch, reconstruct_at=reconstruct_at)
+    result = fit(build(), how, epochs=2)
+    assert (result.plan is None) == (at_epoch != 1)
+    told = [record.message for record in caplog.records if "not reached" in record.message]
+    assert [line.partition(" ")[0] for line in told] == missed
+
+
+def test_a_switch_that_early_stopping_forestalls_is_told(caplog):
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=10.0)
+    result = fit(build(), settings(at_epoch=4), callbacks=[stop])
+    assert result.plan is None
+    assert "at_epoch=4 is not reached in training that ends with epoch 1" in caplog.text
 
 
 class KilledError(Exception):
@@ -263,6 +289,7 @@ def test_arrays_are_fitted_in_as_few_calls_as_there_are_structures():
     [
         ({"at_epoch": -1}, "at_epoch"),
         ({"at_epoch": 3, "reconstruct_at": 2}, "reconstruct_at"),
+        ({"at_epoch": None, "reconstruct_at": 2}, "reconstruct_at"),
         ({"at_epoch": 1, "decomposition": "magic"}, "unknown decomposition"),
     ],
 )

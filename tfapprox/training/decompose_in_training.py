@@ -44,6 +44,7 @@ from tfapprox.training.switching import (
 
 _LOG = logging.getLogger(__name__)
 _SNAPSHOT, _PLAN = "training.npz", "decomposition_plan.json"
+_FIRST_LAYER = "the first layer; first_layer=True decomposes it, too"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,8 @@ class DecomposeInTraining:
     """When to decompose, and how.
 
     Attributes:
-      at_epoch: the first epoch (from 0) that trains the decomposed model.
+      at_epoch: the first epoch (from 0) that trains the decomposed model; None for a
+        dense training, e.g. of the rival that the decomposed one is compared with.
       decomposition, selector: names in `tfapprox.registry`.
       reconstruct_at: the first epoch that trains the dense architecture again, if any.
       budget: what may remain at most; EVBMF's ranks stand unless they exceed it.
@@ -60,7 +62,7 @@ class DecomposeInTraining:
       candidates: ranks to choose from.
     """
 
-    at_epoch: int
+    at_epoch: int | None
     decomposition: str = "tucker2"
     selector: str = "evbmf"
     reconstruct_at: int | None = None
@@ -71,9 +73,11 @@ class DecomposeInTraining:
     candidates: CandidateOptions = CandidateOptions()
 
     def __post_init__(self):
-        if self.at_epoch < 0:
+        if self.at_epoch is not None and self.at_epoch < 0:
             raise UserError(f"at_epoch must not be negative, got {self.at_epoch}")
-        if self.reconstruct_at is not None and self.reconstruct_at < self.at_epoch:
+        if self.reconstruct_at is not None and (
+            self.at_epoch is None or self.reconstruct_at < self.at_epoch
+        ):
             raise UserError(
                 f"reconstruct_at must not be below at_epoch, got {self.reconstruct_at} and "
                 f"{self.at_epoch}"
@@ -94,18 +98,24 @@ class DecomposeInTraining:
 
     def is_decomposed(self, epoch: int) -> bool:
         """Says whether this epoch trains the decomposed model."""
-        return self.at_epoch <= epoch and (
-            self.reconstruct_at is None or epoch < self.reconstruct_at
-        )
+        if self.at_epoch is None or epoch < self.at_epoch:
+            return False
+        return self.reconstruct_at is None or epoch < self.reconstruct_at
 
     def plan(self, model: Any) -> Plan:
         """Returns one verdict for each site of the model as it is now."""
         config = self.compression
-        if not self.first_layer:
-            first = re.escape(inspect_keras_model(model).sites[0].name)
-            own = f"|{config.exclude}" if config.exclude else ""
-            config = dataclasses.replace(config, exclude=f"^{first}$" + own)
-        return plan_decomposition(model, config)
+        first = inspect_keras_model(model).sites[0].name
+        if self.first_layer or not config.admits(first):
+            return plan_decomposition(model, config)
+        own = f"|{config.exclude}" if config.exclude else ""
+        without = dataclasses.replace(config, exclude=f"^{re.escape(first)}$" + own)
+        plan = plan_decomposition(model, without)
+        verdicts = (
+            dataclasses.replace(v, reason=_FIRST_LAYER) if v.site == first else v
+            for v in plan.verdicts
+        )
+        return dataclasses.replace(plan, verdicts=tuple(verdicts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +125,8 @@ class DecomposedFit:
     Attributes:
       model: the trained model, compiled.
       history: of all epochs, as `fit` returns it.
-      plan: one verdict a site; None if training ended before `at_epoch`.
+      plan: one verdict a site; None if training ended before `at_epoch`, of which a
+        warning tells.
     """
 
     model: Any
@@ -168,6 +179,7 @@ def fit_with_decomposition(
       UserError: the model can't be switched, or the backup is of another one.
     """
     check_trainable(model)
+    _warn_of_switches_not_reached(settings, epochs)
     backup = pathlib.Path(backup_dir) if backup_dir is not None else None
     training = _Training(model, settings, backup, callbacks)
     relay = CallbackRelay(callbacks, training.model, epochs, verbose)
@@ -191,9 +203,22 @@ def fit_with_decomposition(
         )
         training.end_of(end, relay)
         if training.model.stop_training:
+            _warn_of_switches_not_reached(settings, end)
             break
     relay.finish()
     return DecomposedFit(training.model, relay.history, training.plan)
+
+
+def _warn_of_switches_not_reached(settings: DecomposeInTraining, epochs: int) -> None:
+    for name in ("at_epoch", "reconstruct_at"):
+        switch = getattr(settings, name)
+        if switch is not None and switch >= epochs:
+            _LOG.warning(
+                "%s=%d is not reached in training that ends with epoch %d, counted from 0",
+                name,
+                switch,
+                epochs - 1,
+            )
 
 
 class _Training:
@@ -244,7 +269,8 @@ class _Training:
             state = json.loads(metadata.read_text())
             # A backup at the end of an epoch already bears the next one's number.
             last = state["epoch"] if state.get("batch") else state["epoch"] - 1
-            if last >= self._settings.at_epoch:
+            first = self._settings.at_epoch
+            if first is not None and last >= first:
                 self._take_structure(plan.read_text(), self._settings.is_decomposed(last))
 
     def switch(self, epoch: int, relay: CallbackRelay) -> None:
