@@ -61,6 +61,14 @@ def test_a_square_invertible_pretrained_generator_reproduces_the_network_and_is_
     np.testing.assert_allclose(rewrite.model(IMAGES), model(IMAGES), atol=1e-3)
 
 
+@pytest.mark.parametrize("code_size, larger", [(1, False), (40, True)])
+def test_a_result_that_is_larger_than_the_original_is_told(code_size, larger, caplog):
+    model = small_model()
+    rewrite = generate_slices(model, SLICES, code_size)
+    assert (rewrite.model.count_params() > model.count_params()) == larger
+    assert ("take a smaller slice_shape or code_size" in caplog.text) == larger
+
+
 def test_fitting_with_fewer_codes_costs_accuracy_in_order():
     model = small_model()
     errors = [

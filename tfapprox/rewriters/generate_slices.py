@@ -1,6 +1,8 @@
 """Turns the convolutions of a Keras model into slice-generated ones, and back."""
 
 import dataclasses
+import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,12 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from tfapprox.decompositions.slice_generator import (
-    SliceFit,
-    SliceShape,
-    fit_generator,
-    project,
-)
+from tfapprox.decompositions.slice_generator import SliceShape
 from tfapprox.errors import UserError
 from tfapprox.layers.slice_generated_conv1d import SliceGeneratedConv1D
 from tfapprox.layers.slice_generated_conv2d import SliceGeneratedConv2D
@@ -26,6 +23,9 @@ from tfapprox.rewriters.keras_graph import (
     nodes_of,
 )
 from tfapprox.rewriters.layer_substitution import Factory, Tensor, substitute_layers
+from tfapprox.rewriters.slice_filling import fill_generated, find_generator, take_over
+
+_LOG = logging.getLogger(__name__)
 
 _GENERATED = {keras.layers.Conv1D: SliceGeneratedConv1D, keras.layers.Conv2D: SliceGeneratedConv2D}
 
@@ -64,6 +64,7 @@ def generate_slices(
     A chosen convolution keeps its name, geometry, activation and bias; its kernel
     becomes codes for one generator that all of them share. Everything else is
     copied, weights included. Call again with another `which` for a second generator.
+    A warning tells if the generator and codes take more than the kernels did.
 
     Args:
       model: Sequential or Functional Keras model; never changed.
@@ -114,9 +115,25 @@ def generate_slices(
 
     new_model = substitute_layers(model, {path: factory(path) for path in chosen})
     if generator is not None:
-        _take_over(_find_generator(generator), new_generator)
-    errors = _fill(chosen, made, new_generator, shape, fit, trained=generator is not None)
+        take_over(find_generator(generator), new_generator)
+    trained = generator is not None
+    errors = fill_generated(chosen, made, new_generator, shape, fit, trained)
+    _warn_if_larger(model, new_model, new_generator)
     return SliceRewrite(new_model, new_generator, errors, kept)
+
+
+def _warn_if_larger(model: Any, new_model: Any, generator: SliceGenerator) -> None:
+    before, after, shared = (_weight_bytes(x) for x in (model, new_model, generator))
+    if after >= before:
+        _LOG.warning(
+            "weights take %s bytes with slices and %s without, as the generator alone has %s: "
+            "take a smaller slice_shape or code_size",
+            *(f"{size:,}" for size in (after, before, shared)),
+        )
+
+
+def _weight_bytes(layer: Any) -> int:
+    return sum(math.prod(w.shape) * tf.as_dtype(w.dtype).size for w in layer.weights)
 
 
 def strip_slices(model: Any) -> Any:
@@ -254,71 +271,3 @@ def _unused_name(model: Any) -> str:
     names = {layer.name for layer in layers_by_path(model).values()}
     candidates = ["slice_generator", *(f"slice_generator_{i}" for i in range(1, len(names) + 2))]
     return next(name for name in candidates if name not in names)
-
-
-def _find_generator(source: Any) -> SliceGenerator:
-    if isinstance(source, SliceGenerator):
-        return source
-    found = [x for x in layers_by_path(source).values() if isinstance(x, SliceGenerator)]
-    if len(found) != 1:
-        raise UserError(
-            f"model {source.name!r} has {len(found)} slice generators; pass the layer to use"
-        )
-    return found[0]
-
-
-def _take_over(source: SliceGenerator, target: SliceGenerator) -> None:
-    """Copies a generator's values and freezes them."""
-    key = ("slice_shape", "code_size", "binary")
-    old, new = ([getattr(x, name) for name in key] for x in (source, target))
-    if old != new:
-        raise UserError(
-            f"the given generator has slice shape, code size, binary = {old}, expected {new}"
-        )
-    values = np.asarray(source.generator)
-    if not values.any() or not np.isfinite(values).all():
-        raise UserError("the given generator is zero or not finite: it generates nothing")
-    target.generator.assign(values)
-    target.trainable = False
-
-
-def _fill(
-    chosen: Mapping[str, Any],
-    made: Mapping[str, Any],
-    generator: SliceGenerator,
-    shape: SliceShape,
-    fit: bool,
-    trained: bool,
-) -> dict[str, float]:
-    """Gives the generated layers codes and biases; returns the kernels' relative errors."""
-    for path, layer in chosen.items():
-        if layer.use_bias:
-            made[path].bias.assign(layer.bias)
-    basis = np.asarray(tf.cast(generator(tf.zeros((1, 1))), tf.float32), np.float64)
-    if not fit:
-        if trained:  # its entries may have any scale by now
-            scale = np.sqrt(np.mean(basis**2) * len(basis))
-            for layer in made.values():
-                layer.codes.assign(np.asarray(layer.codes) / scale)
-        return dict.fromkeys(chosen, 1.0)
-    kernels = [_hwio(layer) for layer in chosen.values()]
-    if trained or generator.binary:
-        found = project(kernels, shape, basis)
-    else:
-        found = _rescaled(fit_generator(kernels, shape, generator.code_size))
-        generator.generator.assign(found.generator.reshape(generator.code_size, -1))
-    for path, codes in zip(chosen, found.codes, strict=True):
-        made[path].codes.assign(codes)
-    return dict(zip(chosen, found.errors, strict=True))
-
-
-def _hwio(layer: Any) -> np.ndarray:
-    kernel = np.asarray(layer.kernel)
-    return kernel[None] if kernel.ndim == 3 else kernel
-
-
-def _rescaled(found: SliceFit) -> SliceFit:
-    """Gives the generator the scale it has when trained from scratch (see SliceGenerator)."""
-    scale = np.sqrt(found.slice_shape.size / len(found.generator))
-    codes = tuple(codes / scale for codes in found.codes)
-    return dataclasses.replace(found, generator=found.generator * scale, codes=codes)
