@@ -9,6 +9,7 @@ from tensorflow import keras
 
 from tfapprox.errors import UserError
 from tfapprox.report.tensorboard import summary_writer
+from tfapprox.training.keep_shares import kept_channels
 from tfapprox.training.sampling_schedules import sampled_layers
 
 
@@ -16,12 +17,11 @@ class SamplingBoard(keras.callbacks.Callback):
     """Writes, after each epoch and for each sampled layer, what is sampled of it.
 
     Scalars: the forward and backward ratios in force. With a batch to look at, also the
-    share of input channels whose kernel rows get a gradient, and a histogram of them: a
-    histogram that stays in one place shows channels that are never chosen. In mode
-    "nested" these are the kept channels; other modes give all of them a gradient.
+    share of input channels that the forward product keeps of it, and a histogram of them: a
+    histogram that stays in one place shows channels that are never chosen.
 
-    Looking draws once and then puts every variable back that training would have moved, so
-    a training with this callback is the same as one without.
+    Looking draws once and then puts everything back that training would have moved, so a
+    training with this callback is the same as one without.
 
     Args:
       log_dir: of event files.
@@ -46,35 +46,12 @@ class SamplingBoard(keras.callbacks.Callback):
                 tf.summary.scalar(f"forward_ratio/{layer.name}", layer.sampling.forward_ratio)
                 tf.summary.scalar(f"backward_ratio/{layer.name}", layer.sampling.backward_ratio)
             if self._batch is not None:
-                for layer, kept in zip(layers, self._learning_channels(layers), strict=True):
+                for layer, kept in zip(
+                    layers, kept_channels(self.model, *self._batch), strict=True
+                ):
                     tf.summary.histogram(f"kept_channels/{layer.name}", np.flatnonzero(kept))
                     tf.summary.scalar(f"kept_share/{layer.name}", kept.mean())
         self._writer.flush()
 
     def on_train_end(self, logs: Any = None) -> None:
         self._writer.close()
-
-    def _learning_channels(self, layers: list[Any]) -> list[np.ndarray]:
-        """Returns, for each layer, which input channels' kernel rows get a gradient, bool [n]."""
-        x, y = self._batch
-        model = self.model
-        moved = [v for v in model.variables if not v.trainable]  # statistics, draws, seeds
-        before = [tf.identity(v) for v in moved]
-        kernels = [_raw(layer.kernel) for layer in layers]
-        with tf.GradientTape() as tape:
-            loss = model.compute_loss(x, y, model(x, training=True))
-        gradients = tape.gradient(loss, kernels)
-        for variable, value in zip(moved, before, strict=True):
-            variable.assign(value)
-        return [_any_by_channel(tf.convert_to_tensor(g).numpy()) for g in gradients]
-
-
-def _any_by_channel(gradient: np.ndarray) -> np.ndarray:
-    """Returns bool [n] for kernels [n, p] and [h, w, n, p]."""
-    others = tuple(axis for axis in range(gradient.ndim) if axis != gradient.ndim - 2)
-    return np.any(gradient != 0, axis=others)
-
-
-def _raw(variable: Any) -> tf.Variable:
-    # A Keras 3 variable wraps TensorFlow's.
-    return variable if isinstance(variable, tf.Variable) else variable.value

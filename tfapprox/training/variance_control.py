@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tfapprox.errors import UserError
+from tfapprox.training.looking import only_looking, raw
 from tfapprox.training.sampling_schedules import sampled_layers, set_ratios
 
 
@@ -107,15 +108,10 @@ class VarianceControlledSampling(keras.callbacks.Callback):
     def _gradients(self, layers: list[Any], batch: Any) -> list[tf.Tensor]:
         """Returns kernel gradients of one batch with the layers' current settings.
 
-        Dropout draws anew each time; its noise counts as sampling error.
+        Each time it starts from the same seeds and states, so that dropout drops the same.
         """
         x, y = batch
-        kernels = [_raw(layer.kernel) for layer in layers]
-        with tf.GradientTape() as tape:
+        kernels = [raw(layer.kernel) for layer in layers]
+        with only_looking(self.model), tf.GradientTape() as tape:
             loss = self.model.compute_loss(x, y, self.model(x, training=True))
         return [tf.convert_to_tensor(g) for g in tape.gradient(loss, kernels)]
-
-
-def _raw(variable: Any) -> tf.Variable:
-    # A Keras 3 variable wraps TensorFlow's.
-    return variable if isinstance(variable, tf.Variable) else variable.value
