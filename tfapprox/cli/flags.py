@@ -46,6 +46,14 @@ def add_threads_flag(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_dont_run_flag(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--dont_run",
+        action="store_true",
+        help="write, but never run, a model you don't trust: it is compared by structure alone",
+    )
+
+
 def add_inputs_flag(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--inputs",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfapprox.errors import UserError
+from tfapprox.printable import printable
 from tfapprox.serving.accuracy import accuracy as measure_accuracy
 from tfapprox.serving.accuracy import read_labelled, read_labels
 from tfapprox.serving.calibration_data import BATCH_SIZE, CalibrationData, open_calibration_data
@@ -36,7 +37,8 @@ def inputs_for(path: str | None, signature: Signature, batch_size: int) -> Input
         return read_inputs(path, signature)
     remark = assumed_sizes(signature)
     if remark:
-        print(f"tfapprox: note: {remark}; give real ones with --inputs", file=sys.stderr)
+        note = printable(f"tfapprox: note: {remark}; give real ones with --inputs")
+        print(note, file=sys.stderr)
     return generate_inputs(signature, batch_size)
 
 

@@ -15,6 +15,7 @@ from tfapprox.cli import flags
 from tfapprox.cli.output import print_json, read_text
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.errors import UserError
+from tfapprox.printable import printable
 from tfapprox.rewriters.plan import Plan
 
 EXAMPLES = """\
@@ -43,7 +44,8 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     print_inspection(inspection)
     if plan is not None:
-        print(f"\nCompressed by tfapprox ({_origin(plan)}). Its plan was:")
+        print()
+        print(printable(f"Compressed by tfapprox ({_origin(plan)}). Its plan was:"))
         print_plan(plan)
     return 0
 
@@ -58,7 +60,7 @@ def plan_inside(model: str) -> Plan | None:
     try:
         return Plan.from_json(read_text("dir", str(path)), str(path))
     except UserError as error:
-        print(f"tfapprox: note: {error}", file=sys.stderr)
+        print(printable(f"tfapprox: note: {error}"), file=sys.stderr)
         return None
 
 
@@ -66,7 +68,8 @@ def _origin(plan: Plan) -> str:
     """Returns the settings that say most about a plan, as the flags call them."""
     if plan.settings.get("full_rank"):
         return "at full rank"
-    budget = plan.settings.get("budget") or {}
+    budget = plan.settings.get("budget")
+    budget = budget if isinstance(budget, dict) else {}
     amounts = {
         "max_error": budget.get("max_error"),
         f"keep_{budget.get('kind')}": budget.get("keep"),

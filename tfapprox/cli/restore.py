@@ -10,6 +10,7 @@ from tfapprox.cli import flags
 from tfapprox.cli.inputs import choose_signature
 from tfapprox.cli.output import print_json
 from tfapprox.cli.progress import ProgressBars
+from tfapprox.printable import printable
 from tfapprox.serving.inputs import read_inputs
 
 EXAMPLES = """\
@@ -28,7 +29,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--overwrite", action="store_true", help="replace a SavedModel that is there already"
     )
-    flags.add_inputs_flag(parser.add_argument_group("comparison"))
+    comparison = parser.add_argument_group("comparison")
+    flags.add_inputs_flag(comparison)
+    flags.add_dont_run_flag(comparison)
     flags.add_output_flags(parser)
 
 
@@ -45,15 +48,20 @@ def execute(args: argparse.Namespace) -> int:
             signature=args.signature_def,
             inputs=inputs,
             overwrite=args.overwrite,
+            run=not args.dont_run,
             progress=progress,
         )
     from tfapprox.report.text import print_verification
+    from tfapprox.rewriters.verify import NOT_RUN
 
     if args.json:
         print_json(restoration.to_json())
         return 0
-    print(f"dense again: {', '.join(restoration.restored)}")
+    print(printable(f"dense again: {', '.join(restoration.restored)}"))
     for name, reason in restoration.kept.items():
-        print(f"still factorized: {name}: {reason}")
-    print_verification(restoration.verification)
+        print(printable(f"still factorized: {name}: {reason}"))
+    if restoration.verification is None:
+        print(f"note: {NOT_RUN}")
+    else:
+        print_verification(restoration.verification)
     return 0

@@ -17,7 +17,8 @@ _UNUSED = (
     "plan", "dry_run", "warmup", "selector", "metric", "schemes",
     "slices", "rank_multiple", "slice_shape", "keep_macs", "keep_params", "keep_latency",
     "max_latency_ms", "max_error", "scores", "keep_bytes",
-    "distill_steps", "work_dir",
+    "refine_steps", "distill_steps", "work_dir", "sweep", "labels", "calibration",
+    "keep_biases", "threads",
 )  # fmt: skip
 
 
@@ -41,6 +42,7 @@ def execute(args: argparse.Namespace) -> int:
             inputs=inputs,
             seed=args.seed,
             overwrite=args.overwrite,
+            run=not args.dont_run,
             progress=progress,
         )
     tell(args, report.plan, report)

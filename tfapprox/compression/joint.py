@@ -9,11 +9,12 @@ from tfapprox.compression.steps import Clock, model_size, require_passed
 from tfapprox.compression.traces import disk_bytes, leave_traces
 from tfapprox.planning import Progress, cost_after, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
-from tfapprox.report.report import Report
+from tfapprox.report.report import ModelSize, Report
+from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.publish import staged
 from tfapprox.rewriters.saved_model import SavedModelSource, write_saved_model
-from tfapprox.rewriters.verify import verify_saved_model
+from tfapprox.rewriters.verify import NOT_RUN, require_same_structure, verify_saved_model
 from tfapprox.serving.inputs import Inputs
 
 
@@ -27,6 +28,7 @@ def write_planned(
     notes: Sequence[str] = (),
     seed: int = 0,
     progress: Progress = no_progress,
+    run: bool = True,
 ) -> Report:
     """Writes, verifies and publishes; plan and report travel inside the result.
 
@@ -37,6 +39,7 @@ def write_planned(
       destination: put in place once it is complete and verified.
       inputs: to compare both models on; made up when None.
       notes: for the report.
+      run: False for models that must not be run: their structure alone is compared.
 
     Raises:
       VerificationError: the result, read back, is not what it should be.
@@ -47,23 +50,51 @@ def write_planned(
             progress("writing", 0, 0)
             write_saved_model(opened, built, staging)
         with clock("verifying"):
-            verification = require_passed(
-                verify_saved_model(
-                    str(staging), str(source), inputs,
-                    tags=tags, signature=opened.signature, seed=seed, progress=progress,
-                )
-            )  # fmt: skip
+            verification: Verification | None = None
+            if run:
+                verified = require_passed(
+                    verify_saved_model(
+                        str(staging), str(source), inputs,
+                        tags=tags, signature=opened.signature, seed=seed, progress=progress,
+                    )
+                )  # fmt: skip
+                verification = dataclasses.replace(verified, candidate=str(destination))
+            else:
+                require_same_structure(str(staging), str(source), tags)
+        before = model_size(inspection.cost, disk_bytes(source))
+        after = model_size(cost_after(inspection, plan), disk_bytes(staging))
         report = Report(
             source=str(source),
             destination=str(destination),
             plan=plan,
-            before=model_size(inspection.cost, disk_bytes(source)),
-            after=model_size(cost_after(inspection, plan), disk_bytes(staging)),
+            before=before,
+            after=after,
             environment=collect_environment(seed=seed),
-            verification=dataclasses.replace(verification, candidate=str(destination)),
-            notes=(*inspection.notes, *notes),
+            verification=verification,
+            notes=(
+                *inspection.notes,
+                *notes,
+                *(() if run else (NOT_RUN,)),
+                *_growth(before, after),
+            ),
             seconds=clock.seconds,
             peak_memory_bytes=peak_memory_bytes(),
         )
         leave_traces(staging, report)
     return report
+
+
+def _growth(before: ModelSize, after: ModelSize) -> list[str]:
+    """Returns a remark if a plan that is about size has made the model larger."""
+    if after.params > before.params:
+        return [
+            f"parameters rose from {before.params:,} to {after.params:,}: keep fewer, or leave "
+            "this model as it is"
+        ]
+    if after.params == before.params or after.disk_bytes <= before.disk_bytes:
+        return []
+    return [
+        f"parameters fell from {before.params:,} to {after.params:,}, and yet the files grew from "
+        f"{before.disk_bytes:,} to {after.disk_bytes:,} bytes: the graph that makes the kernels "
+        "takes more room than they did"
+    ]

@@ -41,6 +41,7 @@ def sample_saved_model(
     inputs: Inputs | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    run: bool = True,
     progress: Progress = no_progress,
 ) -> Report:
     """Writes a SavedModel with column-row-sampled products, in standard operations.
@@ -55,6 +56,8 @@ def sample_saved_model(
       inputs: to compare both models on; made up when None.
       seed: of the draw, which is the same in every call.
       overwrite: replace a SavedModel that is at `destination`.
+      run: False for a model that is not to be trusted: it is never run, and the result is
+        compared by structure alone.
       progress: told of every step.
 
     Raises:
@@ -94,7 +97,9 @@ def sample_saved_model(
     }
     note = "what sampling loses depends on the inputs: on others the errors differ"
     plan = Plan(tuple(verdicts), settings)
-    return write_planned(opened, plan, built, destination, inputs, tags, (note,), seed, progress)
+    return write_planned(
+        opened, plan, built, destination, inputs, tags, (note,), seed, progress, run
+    )
 
 
 def _verdict(

@@ -80,9 +80,12 @@ class Plan:
         sites = body.get("sites")
         if not isinstance(sites, list):
             raise UserError(f"{origin} has no list 'sites'")
+        settings = body.get("settings", {})
+        if not isinstance(settings, dict):
+            raise UserError(f"{origin} has settings that are no object of names and values")
         return cls(
             tuple(_verdict_from_json(site, f"{origin}, site {i}") for i, site in enumerate(sites)),
-            body.get("settings", {}),
+            settings,
         )
 
 

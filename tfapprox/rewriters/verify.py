@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tfapprox.errors import UserError
+from tfapprox.errors import UserError, VerificationError
 from tfapprox.planning import Progress, no_progress
 from tfapprox.rewriters.agreement import (
     OutputAgreement,
@@ -21,6 +21,7 @@ from tfapprox.serving.signature import Signature, read_signatures
 
 BATCH_SIZE = 4
 LOADERS = ("Python", "C++")
+NOT_RUN = "neither model was run: compare them with tfapprox verify where that is safe"
 
 # Two loaders run the same kernels but may fuse them otherwise, in any order of sums.
 _LOADER_TOLERANCE = 1e-4
@@ -93,6 +94,17 @@ def verify_saved_model(
         str(candidate), str(reference), origin, max_relative_error,
         tuple(agreements), tuple(failures), tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def require_same_structure(candidate: str, reference: str, tags: Sequence[str]) -> None:
+    """Compares signatures alone, for models that must not be run.
+
+    Raises:
+      VerificationError: naming the differences.
+    """
+    failures = compare_structure(read_signatures(candidate, tags), read_signatures(reference, tags))
+    if failures:
+        raise VerificationError(f"the rewritten model was not written: {'; '.join(failures)}")
 
 
 def compare_structure(found: Mapping[str, Signature], wanted: Mapping[str, Signature]) -> list[str]:
@@ -214,11 +226,23 @@ def _judge(
         agreements = agreements or found
         failures += [text for text in wrong if text not in failures]
     if not agreements and not failures:
-        failures.append(f"{name} was not compared: give inputs it can run on with --inputs")
+        errors = [str(runs["reference", loader]) for loader in LOADERS]
+        failures.append(f"{name} was not compared: {_remedy(errors)}")
     a, b = (runs["candidate", loader] for loader in LOADERS)
     if steady and not isinstance(a, UserError) and not isinstance(b, UserError):
         failures += _compare_loaders(name, a, b)
     return agreements, failures, notes
+
+
+def _remedy(errors: Sequence[str]) -> str:
+    """Returns what to do about a reference that does not run."""
+    # As TensorFlow's CPU kernels of convolution, pooling and their like word it.
+    if any("NHWC" in error and "CPU" in error for error in errors):
+        return (
+            "the original computes channels first (NCHW), which TensorFlow runs on GPUs alone: "
+            "do this on one, or write without running (--dont_run) and verify there"
+        )
+    return "give inputs it can run on with --inputs"
 
 
 def _is_steady(

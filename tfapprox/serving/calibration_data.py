@@ -1,6 +1,8 @@
 """A stream of input batches that can be started over: .npz, TFRecord, or a Python function."""
 
 import dataclasses
+import functools
+import hashlib
 import importlib
 import os
 import sys
@@ -53,6 +55,27 @@ class CalibrationData:
             yield _checked(f"{self.origin}, batch {number}", batch, self.signature)
         if empty:
             raise UserError(f"{self.origin} holds no example")
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that tell these data from others; reads all of them.
+
+        How the examples are cut into batches does not count.
+
+        Raises:
+          UserError: as in iterating.
+        """
+        hashes: dict[str, Any] = {}
+        for batch in self:
+            for key, array in batch.items():
+                shape = array.shape[has_batch_axis(self.signature.inputs[key], array) :]
+                head = f"{key} {array.dtype} {shape}"
+                one = hashes.setdefault(key, hashlib.sha256(head.encode()))
+                one.update(
+                    repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+                )
+        parts = "".join(hashes[key].hexdigest() for key in sorted(hashes))
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def head(self, examples: int) -> Inputs:
         """Returns the first examples, or all if there are fewer; never less than a batch's worth

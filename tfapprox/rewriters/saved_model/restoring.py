@@ -30,7 +30,7 @@ from tfapprox.rewriters.saved_model.stage_chains import Chain, find_chains
 from tfapprox.rewriters.saved_model.substitution import RestoredNames, without_suffix
 from tfapprox.rewriters.saved_model.tracing import Tracer
 from tfapprox.rewriters.saved_model.writing import MetaGraph, Writer, write
-from tfapprox.rewriters.verify import verify_saved_model
+from tfapprox.rewriters.verify import require_same_structure, verify_saved_model
 from tfapprox.serving.inputs import Inputs
 
 _TOLERANCE = {tf.float64: 1e-9, tf.float32: 1e-5}
@@ -45,18 +45,18 @@ class Restoration:
     Attributes:
       restored: names of the sites that are dense again.
       kept: name of a chain that stays factorized -> why.
-      verification: of the result against the compressed model.
+      verification: of the result against the compressed model; None where neither was run.
     """
 
     restored: tuple[str, ...]
     kept: Mapping[str, str]
-    verification: Verification
+    verification: Verification | None
 
     def to_json(self) -> dict:
         return {
             "restored": list(self.restored),
             "kept": dict(self.kept),
-            "verification": self.verification.to_json(),
+            "verification": None if self.verification is None else self.verification.to_json(),
         }
 
 
@@ -68,6 +68,7 @@ def restore_saved_model(
     signature: str | None = None,
     inputs: Inputs | None = None,
     overwrite: bool = False,
+    run: bool = True,
     progress: Progress = no_progress,
 ) -> Restoration:
     """Writes a compressed SavedModel with one dense kernel where it has a chain of stages.
@@ -82,6 +83,8 @@ def restore_saved_model(
       signature: that `inputs` are for; serving_default, or else the first.
       inputs: to compare both models on; made up when None.
       overwrite: replace a SavedModel that is at `destination`.
+      run: False for a model that is not to be trusted: it is never run, and the result is
+        compared by structure alone.
       progress: told of every step.
 
     Raises:
@@ -109,16 +112,15 @@ def restore_saved_model(
         shutil.rmtree(staging / EXTRA, ignore_errors=True)
         if (staging / EXTRA.parent).is_dir() and not any((staging / EXTRA.parent).iterdir()):
             (staging / EXTRA.parent).rmdir()
+        if not run:
+            require_same_structure(str(staging), str(source), tags)
+            return Restoration(restored, kept, None)
+        # What sampling left out comes back, so the outputs change.
+        limit = None if folded.sampled else _tolerance(folded.kernels)
         verification = verify_saved_model(
-            str(staging),
-            str(source),
-            inputs,
-            tags=tags,
-            signature=signature,
-            # What sampling left out comes back, so the outputs change.
-            max_relative_error=None if folded.sampled else _tolerance(folded.kernels),
-            progress=progress,
-        )
+            str(staging), str(source), inputs,
+            tags=tags, signature=signature, max_relative_error=limit, progress=progress,
+        )  # fmt: skip
         if not verification.passed:
             raise VerificationError(
                 "the restored model failed its verification, nothing was written: "
