@@ -79,6 +79,14 @@ def test_a_full_size_generator_changes_nothing(source, tmp_path):
     )
 
 
+def test_a_result_that_is_larger_than_the_original_is_noted(source, tmp_path):
+    more = generate_saved_model_slices(source, tmp_path / "more", 2304)
+    assert "parameters rose" in more.notes[-1]
+    less = generate_saved_model_slices(source, tmp_path / "less", 2)
+    grew = less.after.disk_bytes > less.before.disk_bytes
+    assert grew == any("the files grew" in note for note in less.notes)
+
+
 def test_short_codes_shrink_the_model_on_disk_and_both_loaders_agree(source, tmp_path):
     done = generate_saved_model_slices(source, tmp_path / "model", 2)
     sizes = [
