@@ -10,7 +10,7 @@ from tfapprox.errors import UserError
 from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.problem import Budget
 
-CALIBRATIONS = ("none", "symmetric", "anchored")
+CALIBRATIONS = ("none", "symmetric", "anchored", "rectified")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,8 @@ class CompressionConfig:
     Attributes:
       budget: see `Budget`.
       selector, decompositions, metric: names in `tfapprox.registry`; no metric
-        means the selector's own. A pruning method (ft, pfp) may stand alone in the
-        place of the decompositions.
+        means the selector's own. A pruning method (ft, pfp), or slice_generator, may
+        stand alone in the place of the decompositions.
       include, exclude: regular expressions searched in site names; a site takes
         part when `include` is found and `exclude` is not.
       candidates: see `CandidateOptions`.
@@ -32,9 +32,10 @@ class CompressionConfig:
       batch_size: of the calls whose latency counts.
       evbmf_weakening, evbmf_floor: see `EvbmfSelector`; of the selector evbmf alone.
       calibration: what calibration data are used for: "none" (to compare models alone),
-        "symmetric" (fits to the original's inputs, in closed form) or "anchored" (then
-        again, site after site, to what the compressed network makes of them).
-        "symmetric" when None.
+        "symmetric" (fits to the original's inputs, in closed form), "anchored" (then
+        again, site after site, to what the compressed network makes of them) or
+        "rectified" (as anchored, but what a ReLU behind a site lets through counts, not
+        what it cuts off). "symmetric" when None.
       correct_bias: restore the mean of each site's output on calibration data.
     """
 
@@ -55,6 +56,7 @@ class CompressionConfig:
 
     def __post_init__(self):
         from tfapprox import registry
+        from tfapprox.decompositions import generated
 
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, got {self.batch_size}")
@@ -62,8 +64,10 @@ class CompressionConfig:
         registry.look_up("selector", self.selector)
         EvbmfSelector(self.evbmf_weakening, self.evbmf_floor)  # in range?
         for name in self.decompositions:
-            if name not in registry.PRUNINGS:
+            if name not in (*registry.PRUNINGS, generated.NAME):
                 registry.look_up("decomposition", name)
+        if self.generates:
+            self._check_generator()
         if self.pruning is not None:
             self._check_pruning(self.pruning)
         if self.metric is not None:
@@ -79,6 +83,31 @@ class CompressionConfig:
         """Says whether the site's name passes `include` and `exclude`."""
         excluded = self.exclude is not None and re.search(self.exclude, site)
         return bool(re.search(self.include, site)) and not excluded
+
+    @property
+    def generates(self) -> bool:
+        """Whether one slice generator is to make all kernels."""
+        from tfapprox.decompositions import generated
+
+        return generated.NAME in self.decompositions
+
+    def _check_generator(self) -> None:
+        if len(self.decompositions) > 1:
+            raise UserError(
+                "slice_generator stands alone: one generator makes all kernels, so leave out the "
+                "other decompositions"
+            )
+        if self.measures_latency:
+            raise UserError("slice_generator saves no time: leave out what is about latency")
+        if self.metric not in (None, "frobenius"):
+            raise UserError(
+                f"slice_generator measures errors in the metric frobenius: leave out {self.metric}"
+            )
+        if self.calibration not in (None, "none"):
+            raise UserError(
+                "slice_generator makes kernels that are not fitted to data: leave out calibration "
+                f"{self.calibration}"
+            )
 
     @property
     def pruning(self) -> str | None:
@@ -102,7 +131,7 @@ class CompressionConfig:
     @property
     def calibrates(self) -> bool:
         """Whether calibration data, if there are any, are to be fitted to."""
-        return self.calibration != "none"
+        return self.calibration != "none" and not self.generates
 
     @property
     def needs_sensitivities(self) -> bool:

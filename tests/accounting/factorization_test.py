@@ -45,6 +45,18 @@ def test_parameters_are_the_kernels_entries(chain):
     assert cost.bytes == sum(stage.kernel.nbytes for stage in chain.stages)
 
 
+@given(chains(), st.integers(0, 2**16))
+def test_scaled_outputs_are_those_of_the_chain_times_the_scale(chain, seed):
+    rng = np.random.default_rng(seed)
+    channels = chain.stages[-1].kernel.shape[3]
+    chain = Factorization(chain.stages, rng.permutation(channels), rng.standard_normal(channels))
+    scale = rng.standard_normal(channels)
+    scaled = chain.with_scaled_outputs(scale)
+    np.testing.assert_allclose(scaled.reconstruct(), chain.reconstruct() * scale, atol=1e-9)
+    np.testing.assert_allclose(scaled.offset, chain.offset * scale)
+    assert scaled.cost([Geometry()]) == chain.cost([Geometry()])
+
+
 def test_macs_add_up_over_uses_and_grouped_stages_count():
     kernel = np.zeros((3, 3, 4, 6))
     chain = Factorization(

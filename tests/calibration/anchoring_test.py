@@ -6,7 +6,8 @@ import pytest
 from tests.reference.calibration import reduced_rank_regression
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
-from tfapprox.calibration.anchoring import AnchoredFits, anchored_regression
+from tfapprox.calibration.anchoring import AnchoredFits
+from tfapprox.calibration.rectifying import Rectifier
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.fitting import factorize
 from tfapprox.selection.problem import Configuration
@@ -29,35 +30,11 @@ def _svd(rank):
     return lambda site: factorize(site, choice, SpectrumCache())
 
 
-def test_with_plenty_of_data_the_regression_is_the_least_squares_one():
-    rng = np.random.default_rng(0)
-    rows = _inputs(4000, 12) + 3
-    targets = rows @ rng.standard_normal((12, 6)) + 0.1 * rng.standard_normal((4000, 6)) - 1
-    found, moments = anchored_regression(_kernel(12, 6), rows, targets.astype("f4"))
-    centred = rows - rows.mean(axis=0), targets - targets.mean(axis=0)
-    best = np.linalg.lstsq(*centred, rcond=None)[0]
-    errors = [np.linalg.norm(centred[1] - centred[0] @ b) for b in (best, found.reshape(12, 6))]
-    assert errors[1] < 1.01 * errors[0]
-    np.testing.assert_allclose(moments.center, rows.mean(axis=0), atol=1e-4)
-
-
-def test_with_few_data_the_regression_stays_near_the_kernel():
-    rng = np.random.default_rng(0)
-    kernel, rows = _kernel(60, 6), _inputs(20, 60)
-    noise = 5 * rng.standard_normal((20, 6)).astype("f4")
-    found, _ = anchored_regression(kernel, rows, rows @ kernel[0, 0] + noise)
-    fresh = _inputs(500, 60)[250:]
-    gone = np.linalg.norm(fresh @ (found - kernel)[0, 0]) / np.linalg.norm(fresh @ kernel[0, 0])
-    fitted = np.linalg.lstsq(rows, rows @ kernel[0, 0] + noise, rcond=None)[0]
-    free = np.linalg.norm(fresh @ (fitted - kernel[0, 0])) / np.linalg.norm(fresh @ kernel[0, 0])
-    assert gone < 0.5 * free
-
-
-def _run(fits, layers, x, watch):
+def _run(fits, layers, x, watch, shift=0.0):
     """Runs a network of dense layers with ReLU, each kernel taken from `watch`."""
     for name in layers:
         kernel, offset = watch(name, f"{name}#0", x[:, None, None], DENSE)
-        x = np.maximum(x @ kernel[0, 0] + offset, 0)
+        x = np.maximum(x @ kernel[0, 0] + offset + shift, 0)
     return x
 
 
@@ -82,6 +59,8 @@ def test_each_site_is_the_reduced_rank_regression_on_what_the_others_leave():
             np.linalg.norm(target - output),
         ]
         assert errors[1] < 1.02 * errors[0]
+        told = errors[1] / np.linalg.norm(centred[1])
+        assert fits.errors[name] == pytest.approx(told, rel=1e-3)
         # The mean comes out right, which is what the offset is for.
         gap = np.linalg.norm(output.mean(axis=0) - target.mean(axis=0))
         assert gap < 1e-3 * np.linalg.norm(target.std(axis=0))
@@ -128,3 +107,19 @@ def test_without_a_bias_there_is_no_offset():
     fits.turn()
     _, offset = fits.replay("only", "only#0", x, DENSE)
     assert fits.fitted["only"].offset is None and not offset.any()
+
+
+def test_with_rectifiers_the_run_ends_nearer_to_the_original():
+    x = _inputs(3000, 10)
+    sites = {name: Site(name, "dense", _kernel(10, 10, seed)) for seed, name in enumerate("ab")}
+    ends, shift = [], -8.0
+    rectifier = Rectifier(np.ones(10), np.full(10, shift))
+    for rectifiers in ({}, dict.fromkeys("ab", rectifier)):
+        fits = AnchoredFits(sites, {name: _svd(5) for name in "ab"}, rectifiers=rectifiers)
+        original = _run(fits, "ab", x, fits.record, shift)
+        fits.turn()
+        end = _run(fits, "ab", x, fits.replay, shift)
+        ends.append(np.linalg.norm(end - original) / np.linalg.norm(original))
+    assert ends[1] < 0.95 * ends[0]
+    spread = np.linalg.norm(original - original.mean(axis=0)) / np.linalg.norm(original)
+    assert fits.errors["b"] == pytest.approx(ends[1] / spread, rel=1e-3)

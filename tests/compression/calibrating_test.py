@@ -11,6 +11,7 @@ from tests.corpus import saved_models, saved_models_keras
 from tests.corpus.building import CORPUS
 from tfapprox import Budget, CandidateOptions, CompressionConfig, UserError
 from tfapprox.compression import compress_model, compress_saved_model, plan_saved_model
+from tfapprox.config import CALIBRATIONS
 from tfapprox.serving.cc_loader import CcSession
 
 assert saved_models and saved_models_keras  # they fill the corpus
@@ -52,7 +53,7 @@ def _error(got, want):
 
 
 def _errors_by_calibration(compress, want):
-    return {kind: _error(compress(kind), want) for kind in ("none", "symmetric", "anchored")}
+    return {kind: _error(compress(kind), want) for kind in CALIBRATIONS}
 
 
 def test_calibrating_a_keras_model_brings_held_back_outputs_closer(model):
@@ -61,12 +62,13 @@ def test_calibrating_a_keras_model_brings_held_back_outputs_closer(model):
     def compress(kind):
         config = dataclasses.replace(HALF, calibration=kind)
         small, report = compress_model(model, config, calibration_data=data)
-        assert report.plan.settings["metric"] == ("operator" if kind == "none" else "output")
+        assert report.plan.settings["metric"] == ("operator" if kind == "none" else "covariance")
         return small(held).numpy()
 
     errors = _errors_by_calibration(compress, model(held).numpy())
     assert errors["symmetric"] < 0.6 * errors["none"]
     assert errors["anchored"] < errors["symmetric"]
+    assert errors["rectified"] < errors["anchored"]
 
 
 def test_calibrating_a_saved_model_does_the_same_and_both_loaders_run_it(saved, model, tmp_path):
@@ -90,6 +92,7 @@ def test_calibrating_a_saved_model_does_the_same_and_both_loaders_run_it(saved, 
     errors = _errors_by_calibration(compress, model(held).numpy())
     assert errors["symmetric"] < 0.6 * errors["none"]
     assert errors["anchored"] < errors["symmetric"]
+    assert errors["rectified"] < errors["anchored"]
 
 
 def test_the_error_of_the_plan_is_that_of_the_output_on_the_calibration_data(tmp_path):
@@ -127,7 +130,7 @@ def test_sites_in_nested_functions_and_loops_are_calibrated(name, kind, tmp_path
     data = (rng.standard_normal((400, 6)) @ rng.standard_normal((6, *shape))).astype("f4")
     config = dataclasses.replace(HALF, calibration=kind)
     plan = plan_saved_model(tmp_path / "model", config, calibration_data={"x": data})
-    assert plan.settings["metric"] == "output"
+    assert plan.settings["metric"] == "covariance"
 
     def run(path, settings):
         report = compress_saved_model(

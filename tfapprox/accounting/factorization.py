@@ -126,6 +126,23 @@ class Factorization:
         before = sum(self.stages[0].input_macs(g.input_size) for g in geometries)
         return Cost(params, product.macs + before, params * itemsize)
 
+    def with_scaled_outputs(self, scale: np.ndarray) -> "Factorization":
+        """Returns the chain whose outputs, offset included, are `scale` [out_channels] times these.
+
+        The last stage takes it on, so nothing is added.
+        """
+        last, by_stage = self.stages[-1], scale
+        if self.output_order is not None:
+            by_stage = np.empty_like(scale)
+            by_stage[self.output_order] = scale
+        kernel = (last.kernel * by_stage).astype(last.kernel.dtype)
+        offset = self.offset
+        return dataclasses.replace(
+            self,
+            stages=(*self.stages[:-1], dataclasses.replace(last, kernel=kernel)),
+            offset=None if offset is None else (offset * scale).astype(offset.dtype),
+        )
+
     def reconstruct(self) -> np.ndarray:
         """Returns the one dense kernel [H, W, I, O] that the chain of stages equals.
 

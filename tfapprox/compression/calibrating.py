@@ -13,6 +13,7 @@ from tfapprox.accounting.site import Site
 from tfapprox.calibration.anchoring import AnchoredFits
 from tfapprox.calibration.collecting import MomentCollector
 from tfapprox.calibration.moments import Moments
+from tfapprox.calibration.rectifying import Rectifier
 from tfapprox.calibration.weights import CovarianceWeight, DiagonalWeight, Weight
 from tfapprox.compression.sensitivity import EXAMPLES, SensitivityTrial
 from tfapprox.config import CompressionConfig
@@ -59,6 +60,7 @@ class Target:
       batches: calibration data, each time from the start.
       head: returns the first so many examples as one batch.
       gradients: returns the squared gradients of some sites on some batches.
+      rectifiers: returns the ReLUs that sites run into, by site.
       unwatched: site -> why it can't be observed.
       unbiased: site -> why its bias can't be corrected.
     """
@@ -67,6 +69,7 @@ class Target:
     batches: Iterable[Any]
     head: Callable[[int], Any]
     gradients: Callable[[Sequence[Site], Iterable[Any]], dict[str, np.ndarray]]
+    rectifiers: Callable[[], Mapping[str, Rectifier]]
     unwatched: Mapping[str, str] = dataclasses.field(default_factory=dict)
     unbiased: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -203,10 +206,11 @@ def anchor(
     calibration: Calibration,
     config: CompressionConfig,
     progress: Progress,
-) -> dict[str, Factorization]:
+) -> tuple[Plan, dict[str, Factorization]]:
     """Returns the factorizations fitted anew to what the sites before them give.
 
-    One batch is run twice, whatever the number of sites; see `AnchoredFits`.
+    One batch is run twice, whatever the number of sites; see `AnchoredFits`. The plan then
+    has the errors that these fits made small.
     """
     sites = {site.name: site for site in inspection.sites if site.name in calibration.moments}
     anchored = [
@@ -228,14 +232,23 @@ def anchor(
     progress("anchoring", 0, len(anchored))
     batch = calibration.target.head(_anchors(inspection))
     unbiased = set(calibration.target.unbiased) if config.correct_bias else set(sites)
-    run = AnchoredFits(sites, fits, unbiased, told, config.seed)
+    rectifiers = calibration.target.rectifiers() if config.calibration == "rectified" else {}
+    run = AnchoredFits(sites, fits, unbiased, rectifiers, told, config.seed)
     switch = _Switch(run.record)
     with calibration.target.open_probe(sites, switch) as probe:
         probe.run(batch)
         run.turn()
         switch.watch = run.replay
         probe.run(batch)
-    return {**factorizations, **run.fitted}
+    weigh = calibration.sensitivities if plan.settings.get("metric") == "output" else {}
+    verdicts = tuple(
+        dataclasses.replace(v, error=run.errors[v.site] * weigh.get(v.site, 1.0))
+        if v.site in run.errors
+        else v
+        for v in plan.verdicts
+    )
+    settings = {**plan.settings, "rectified": sorted(set(rectifiers) & set(run.fitted))}
+    return Plan(verdicts, settings, plan.version), {**factorizations, **run.fitted}
 
 
 def _anchors(inspection: Inspection) -> int:
@@ -252,20 +265,28 @@ def _anchors(inspection: Inspection) -> int:
 def saved_model_target(opened: Any, data: CalibrationData, tags: Sequence[str]) -> Target:
     """Returns an opened SavedModel as something to calibrate."""
     from tfapprox.rewriters.kernel_gradients import saved_model_gradients
+    from tfapprox.rewriters.saved_model.finding import fetched_nodes
     from tfapprox.rewriters.saved_model.probing import (
         SavedModelProbe,
         offset_reason,
         watch_reason,
     )
+    from tfapprox.rewriters.saved_model.rectifiers import rectifier_behind
 
     kernels = [kernel for kernel in opened.kernels if not kernel.reason]
     unwatched = {k.name: reason for k in kernels if (reason := watch_reason(k))}
     unbiased = {k.name: reason for k in kernels if (reason := offset_reason(k))}
+
+    def rectifiers() -> dict[str, Rectifier]:
+        fetched = set(fetched_nodes(opened.files.meta))
+        found = {kernel.name: rectifier_behind(kernel, fetched) for kernel in kernels}
+        return {name: one for name, one in found.items() if one is not None}
+
     return Target(
         lambda names, watch: SavedModelProbe(opened, list(names), watch, tags),
         data, data.head,
         lambda sites, examples: saved_model_gradients(opened, sites, tags, examples),
-        unwatched, unbiased,
+        rectifiers, unwatched, unbiased,
     )  # fmt: skip
 
 
@@ -273,6 +294,7 @@ def keras_target(model: Any, inspection: Inspection, data: Any) -> Target:
     """Returns a Keras model as something to calibrate."""
     from tfapprox.rewriters.keras_graph import layers_by_path
     from tfapprox.rewriters.keras_probe import KerasProbe, batches_of, head_of
+    from tfapprox.rewriters.keras_rectifiers import keras_rectifiers
     from tfapprox.rewriters.keras_stages import offset_reason
     from tfapprox.rewriters.kernel_gradients import keras_gradients
 
@@ -282,5 +304,6 @@ def keras_target(model: Any, inspection: Inspection, data: Any) -> Target:
     return Target(
         lambda names, watch: KerasProbe(model, {n: sites[n] for n in names}, watch, unbiased),
         batches_of(data), functools.partial(head_of, data),
-        functools.partial(keras_gradients, model), unbiased=unbiased,
+        functools.partial(keras_gradients, model), functools.partial(keras_rectifiers, model),
+        unbiased=unbiased,
     )  # fmt: skip

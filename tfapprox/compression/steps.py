@@ -80,10 +80,11 @@ def _calibrated(
     kind = config.calibration or "symmetric"
     settings = {**plan.settings, "calibration": kind, "correct_bias": config.correct_bias}
     factorizations = correct_biases(inspection, factorizations, calibration)
-    if kind == "anchored" and factorizations:
+    plan = dataclasses.replace(plan, settings=settings)
+    if kind in ("anchored", "rectified") and factorizations:
         with clock("anchoring"):
-            factorizations = anchor(inspection, plan, factorizations, calibration, config, progress)
-    return dataclasses.replace(plan, settings=settings), factorizations
+            return anchor(inspection, plan, factorizations, calibration, config, progress)
+    return plan, factorizations
 
 
 def require_passed(verification: Verification) -> Verification:
