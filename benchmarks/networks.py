@@ -53,13 +53,13 @@ def transformer_encoder(sizes: Sizes) -> Any:
 
 
 def lstm(sizes: Sizes) -> Any:
-    """Returns two LSTMs and a projection to 10,000 words, [N, length, width] to logits."""
+    """Returns two LSTMs and a projection to 10,000 words, [N, length, width] to [N, 10000]."""
     from tensorflow import keras
 
     layers = keras.layers
     inputs = keras.Input((sizes.length, sizes.width))
     x = layers.LSTM(sizes.width, return_sequences=True)(inputs)
-    x = layers.LSTM(sizes.width, return_sequences=True)(x)
+    x = layers.LSTM(sizes.width)(x)
     return keras.Model(inputs, layers.Dense(10_000)(x))
 
 

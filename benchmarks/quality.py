@@ -8,8 +8,8 @@ examples that training never saw, and by accuracy where labels are known.
   python -m benchmarks.quality
   python -m benchmarks.quality --models DIR
 
-A folder in DIR holds a SavedModel in model/ and examples in inputs.npz, by input key.
-Without --models, the demo's network is trained on scikit-learn's digits first.
+A folder in DIR holds a SavedModel in model/ and examples in inputs.npz, by input key. The
+demo's network, trained on scikit-learn's digits first, is always among the subjects.
 """
 
 import argparse
@@ -86,7 +86,9 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="tfapprox-benchmark-") as scratch:
         folder = Path(scratch)
-        subjects = _own(args.models, args.examples) if args.models else _digits(folder)
+        subjects = _digits(folder)
+        if args.models:
+            subjects += _own(args.models, args.examples)
         try:
             with Peer("tensorly_factors", args.threads) as peer:
                 note = "tensorly {tensorly}, NumPy {numpy}".format(**peer.versions)

@@ -11,7 +11,13 @@ from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
-from tfapprox.planning import cost_after, factorize_plan, full_rank_plan, make_plan
+from tfapprox.planning import (
+    cost_after,
+    factorize_plan,
+    full_rank_plan,
+    make_plan,
+    offer_tables,
+)
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.plan import Plan
 from tfapprox.selection.problem import Budget, Configuration
@@ -51,6 +57,16 @@ def test_planning_foresees_the_cost_of_the_built_stages(inspection):
     planned = make_plan(inspection, HALF, spectra)
     built, _ = factorize_plan(inspection, planned, spectra)
     assert [v.after for v in planned.verdicts] == [v.after for v in built.verdicts]
+
+
+def test_tables_offered_once_serve_every_budget(inspection):
+    tables = offer_tables(inspection, HALF, SpectrumCache())
+    for keep in (0.5, 0.8):
+        config = dataclasses.replace(HALF, budget=Budget("macs", keep=keep))
+        unused = SpectrumCache()
+        shared = make_plan(inspection, config, unused, tables=tables)
+        assert shared == make_plan(inspection, config, SpectrumCache())
+        assert not any(unused.holds(site) for site in inspection.sites)
 
 
 def test_filters_keep_sites_dense_and_say_so(inspection):

@@ -22,6 +22,7 @@ from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import measure_sites
+from tfapprox.slice_planning import make_slice_plan
 
 Progress = Callable[[str, int, int], None]
 """Told of every step as (phase, steps done, steps in all)."""
@@ -38,6 +39,7 @@ def make_plan(
     progress: Progress = no_progress,
     timed: TimedModel | None = None,
     score: Score | None = None,
+    tables: list[CandidateTable] | None = None,
 ) -> Plan:
     """Returns the plan that the config's selector makes for a model.
 
@@ -48,28 +50,18 @@ def make_plan(
       progress: told of every step.
       timed: the original's latency, where the config asks for measured latencies.
       score: evaluates the model with one site replaced, for the selector greedy.
+      tables: what `offer_tables` returned for this model and a config with another
+        budget or selector of the same metric; made anew when None.
 
     Raises:
-      UserError: the model has no site, the filters admit none, a kernel is not
-        finite, the config asks for latencies without `timed` or for the selector
-        greedy without `score`, or the budget is infeasible.
+      UserError: as `offer_tables`; the config asks for latencies without `timed` or for
+        the selector greedy without `score`; or the budget is infeasible.
     """
-    if config.pruning is not None:
-        raise UserError(_only_keras(config.pruning))
-    admitted = [site for site in inspection.sites if config.admits(site.name)]
-    if not inspection.sites:
-        raise UserError(f"the model has nothing to factorize: {_why_no_sites(inspection)}")
-    if not admitted:
-        raise UserError(
-            f"--include {config.include!r} and --exclude {config.exclude!r} leave none of the "
-            f"{len(inspection.sites)} sites; the first is called {inspection.sites[0].name!r}"
-        )
-    metric = metric_for(config, admitted)
-    tables = for_each_site(
-        admitted,
-        lambda site: _candidates(site, metric, config, spectra),
-        lambda done: progress("planning", done, len(admitted)),
-    )
+    if config.generates:
+        return make_slice_plan(inspection, config)
+    if tables is None:
+        tables = offer_tables(inspection, config, spectra, progress)
+    admitted = _admitted(inspection, config)
     whole = inspection.cost
     if config.measures_latency:
         timed = _required(timed, config)
@@ -90,11 +82,48 @@ def make_plan(
     verdicts = tuple(
         _verdict(site, by_name.get(site.name), selection, config) for site in inspection.sites
     )
+    metric = metric_for(config, admitted)
     settings = {**config.to_json(), "metric": metric, "objective": selection.objective}
     if timed is not None:
         saved = sum((v.before.latency - v.after.latency for v in verdicts), 0)
         settings["latency"] = timed.prediction(saved).to_json()
     return Plan(verdicts, settings)
+
+
+def offer_tables(
+    inspection: Inspection,
+    config: CompressionConfig,
+    spectra: SpectrumCache,
+    progress: Progress = no_progress,
+) -> list[CandidateTable]:
+    """Returns the candidates of every site that the config admits, in the order of the sites.
+
+    Args: see `make_plan`.
+
+    Raises:
+      UserError: the model has no site, the filters admit none, or a kernel is not finite.
+    """
+    if config.pruning is not None:
+        raise UserError(_only_keras(config.pruning))
+    admitted = _admitted(inspection, config)
+    metric = metric_for(config, admitted)
+    return for_each_site(
+        admitted,
+        lambda site: _candidates(site, metric, config, spectra),
+        lambda done: progress("planning", done, len(admitted)),
+    )
+
+
+def _admitted(inspection: Inspection, config: CompressionConfig) -> list[Site]:
+    if not inspection.sites:
+        raise UserError(f"the model has nothing to factorize: {_why_no_sites(inspection)}")
+    admitted = [site for site in inspection.sites if config.admits(site.name)]
+    if not admitted:
+        raise UserError(
+            f"--include {config.include!r} and --exclude {config.exclude!r} leave none of the "
+            f"{len(inspection.sites)} sites; the first is called {inspection.sites[0].name!r}"
+        )
+    return admitted
 
 
 def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
@@ -109,8 +138,8 @@ def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
             f"metric {config.metric} needs calibration data: give --calibration_data (and not "
             "--calibration none), or choose another"
         )
-    if calibrated and config.needs_sensitivities:
-        return "output"
+    if calibrated and config.metric is None and config.selector != "evbmf":
+        return "covariance"
     return config.metric or registry.SELECTOR_METRIC[config.selector]
 
 
