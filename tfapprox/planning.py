@@ -22,7 +22,6 @@ from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import measure_sites
-from tfapprox.slice_planning import make_slice_plan
 
 Progress = Callable[[str, int, int], None]
 """Told of every step as (phase, steps done, steps in all)."""
@@ -57,8 +56,6 @@ def make_plan(
       UserError: as `offer_tables`; the config asks for latencies without `timed` or for
         the selector greedy without `score`; or the budget is infeasible.
     """
-    if config.generates:
-        return make_slice_plan(inspection, config)
     if tables is None:
         tables = offer_tables(inspection, config, spectra, progress)
     admitted = _admitted(inspection, config)
@@ -138,8 +135,8 @@ def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
             f"metric {config.metric} needs calibration data: give --calibration_data (and not "
             "--calibration none), or choose another"
         )
-    if calibrated and config.metric is None and config.selector != "evbmf":
-        return "covariance"
+    if calibrated and config.needs_sensitivities:
+        return "output"
     return config.metric or registry.SELECTOR_METRIC[config.selector]
 
 
