@@ -135,8 +135,8 @@ class CompressionConfig:
 
     @property
     def needs_sensitivities(self) -> bool:
-        """Whether errors count by what they do to the model's outputs, if there are data."""
-        return self.metric == "output" or (self.metric is None and self.selector != "evbmf")
+        """Whether errors count by what they do to the model's outputs."""
+        return self.metric == "output"
 
     @property
     def measures_latency(self) -> bool:

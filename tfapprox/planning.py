@@ -135,8 +135,8 @@ def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
             f"metric {config.metric} needs calibration data: give --calibration_data (and not "
             "--calibration none), or choose another"
         )
-    if calibrated and config.needs_sensitivities:
-        return "output"
+    if calibrated and config.metric is None and config.selector != "evbmf":
+        return "covariance"
     return config.metric or registry.SELECTOR_METRIC[config.selector]
 
 
