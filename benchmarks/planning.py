@@ -4,7 +4,9 @@ For every site, planning (all SVD candidates with their errors, default options)
 baseline (one scipy.linalg.svd, economy size and in the kernel's own precision, for each
 unfolding that planning looks at) run right after each other, so that both see the same
 machine. Kernels are random: neither side's time depends on the values. "tucker2" fits one
-pair of ranks, half of the channels, here and by tensorly's partial_tucker.
+pair of ranks, half of the channels, here and by tensorly's partial_tucker. "alds" is the whole
+of ALDS over schemes 0-3 and all divisors k, by one worker and by two; "calibration" is a batch
+of calibration data against a forward pass and the Gram products.
 
   python -m benchmarks.planning --threads 2
 """
@@ -15,15 +17,17 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import scipy.linalg
 
+from benchmarks.alds_planning import alds_rows
+from benchmarks.calibrating import calibration_row
 from benchmarks.command import make_parser, run, say
 from benchmarks.peers.environment import Peer, PeerError
+from benchmarks.random_sites import make_sites, resnet50_layers, vgg16_layers
 from benchmarks.record import Row, Spread
-from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
@@ -32,9 +36,6 @@ from tfapprox.decompositions.tucker import TuckerDecomposition
 from tfapprox.decompositions.unfolding import distinct_schemes, unfold
 from tfapprox.selection.alds import select_alds
 from tfapprox.selection.problem import Budget, CandidateTable, Configuration, Problem
-
-Layer = tuple[tuple[int, int, int, int], int, int]
-"""Kernel shape [H, W, I, O], input size and stride."""
 
 
 def main() -> int:
@@ -51,7 +52,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
     """Returns the rows of the workloads asked for."""
     rows: list[Row] = []
     notes: list[str] = []
-    for name in ("growing", "tucker2") if args.quick else args.workloads.split(","):
+    for name in ("growing", "alds", "tucker2") if args.quick else args.workloads.split(","):
         say(f"planning: {name}")
         try:
             rows += _RUNS[name](args)
@@ -90,10 +91,24 @@ def run_tucker2(args: argparse.Namespace) -> list[Row]:
         return [_compare_tucker(peer, shape, 3 if args.quick else 7) for shape in shapes]
 
 
+def run_alds(args: argparse.Namespace) -> list[Row]:
+    """Returns the time of all of ALDS, with its sites one after the other and side by side."""
+    if args.quick:
+        return alds_rows("3x3x64x64", make_sites([((3, 3, 64, 64), 14, 1)] * 2), (1, 2))
+    return alds_rows("ResNet50", make_sites(resnet50_layers()), (2, 1))
+
+
+def run_calibration(args: argparse.Namespace) -> list[Row]:
+    """Returns the time of calibrating against what it can't do without."""
+    return [calibration_row("ResNet50", 64 if args.quick else 224, 1 if args.quick else 5)]
+
+
 _RUNS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "resnet50": run_resnet50,
     "vgg16": run_vgg16,
     "growing": run_growing,
+    "alds": run_alds,
+    "calibration": run_calibration,
     "tucker2": run_tucker2,
 }
 
@@ -132,47 +147,6 @@ def _compare_tucker(peer: Peer, shape: tuple[int, int, int, int], rounds: int) -
 
 def _error(kernel: np.ndarray, approximation: np.ndarray) -> float:
     return float(np.linalg.norm(kernel - approximation) / np.linalg.norm(kernel))
-
-
-def vgg16_layers() -> Iterator[Layer]:
-    """Yields the linear layers of VGG16."""
-    channels, size = 3, 224
-    for count, width in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
-        for _ in range(count):
-            yield (3, 3, channels, width), size, 1
-            channels = width
-        size //= 2
-    yield (1, 1, 25088, 4096), 1, 1
-    yield (1, 1, 4096, 4096), 1, 1
-    yield (1, 1, 4096, 1000), 1, 1
-
-
-def resnet50_layers() -> Iterator[Layer]:
-    """Yields the linear layers of ResNet50."""
-    yield (7, 7, 3, 64), 230, 2
-    channels, size = 64, 56
-    for blocks, width in ((3, 64), (4, 128), (6, 256), (3, 512)):
-        for block in range(blocks):
-            stride = 2 if block == 0 and width > 64 else 1
-            yield (1, 1, channels, width), size, stride
-            if block == 0:
-                yield (1, 1, channels, 4 * width), size, stride
-            size //= stride
-            yield (3, 3, width, width), size, 1
-            yield (1, 1, width, 4 * width), size, 1
-            channels = 4 * width
-    yield (1, 1, channels, 1000), 1, 1
-
-
-def make_sites(layers: Iterable[Layer]) -> list[Site]:
-    """Returns sites with random float32 kernels."""
-    rng = np.random.default_rng(0)
-    sites = []
-    for number, (shape, size, stride) in enumerate(layers):
-        kernel = rng.standard_normal(shape, np.float32)
-        geometry = Geometry((stride, stride), (1, 1), "SAME", (size, size))
-        sites.append(Site(f"layer{number}", "conv2d", kernel, (geometry,)))
-    return sites
 
 
 def _time_planning(

@@ -72,8 +72,16 @@ def workers() -> int:
 
 
 def _is_large(site: Site) -> bool:
-    taps = site.kernel_size[0] * site.kernel_size[1]
-    return min(site.in_channels, site.out_channels) * taps >= _LARGE_SIDE
+    """Says whether the largest eigenproblem of the site is worth several threads."""
+    height, width = site.kernel_size
+    if site.weight is not None:  # then all taps together enter
+        side = min(site.in_channels, site.out_channels) * height * width
+    else:  # the shorter side of each unfolding: some taps on the left, the others on the right
+        side = max(
+            min(site.out_channels * left, site.in_channels * height * width // left)
+            for left in (1, height, width, height * width)
+        )
+    return side >= _LARGE_SIDE
 
 
 def _one_thread() -> contextlib.AbstractContextManager:

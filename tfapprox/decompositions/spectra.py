@@ -15,6 +15,7 @@ from tfapprox.errors import UserError
 from tfapprox.selection.problem import Configuration
 
 _BLOCK_BYTES = 2**24  # of the float64 pieces in which a kernel enters its Gram matrix
+_IN_PLACE = 2048  # rows of a Gram matrix from which on memory counts most
 _Key = tuple[str, int, int]
 
 
@@ -101,13 +102,18 @@ def compute_spectrum(site: Site, scheme: int, slices: int) -> Spectrum:
     values = np.empty(squares.shape[:2])
     basis = np.empty(squares.shape, np.result_type(np.float32, site.kernel.dtype))
     for i, square in enumerate(squares):
-        # In place, by the driver that needs the least memory beside the matrix.
-        eigenvalues, vectors = scipy.linalg.eigh(
-            square.T, driver="evr", overwrite_a=True, check_finite=False
-        )
+        eigenvalues, vectors = _eigh(square)
         values[i] = np.sqrt(np.maximum(eigenvalues[::-1], 0.0))
         basis[i] = vectors[:, ::-1]
     return Spectrum(site.kernel, scheme, slices, values, basis)
+
+
+def _eigh(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the eigenvalues, ascending, and the eigenvectors; may overwrite the matrix."""
+    if len(matrix) < _IN_PLACE:
+        return np.linalg.eigh(matrix)  # SciPy's would not let other sites be worked on meanwhile
+    # By the driver that needs the least memory beside the matrix.
+    return scipy.linalg.eigh(matrix.T, driver="evr", overwrite_a=True, check_finite=False)
 
 
 def check_finite(site: Site) -> None:
