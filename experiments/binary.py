@@ -1,12 +1,13 @@
 """What the training binaries do with their flags."""
 
+import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import flags, logging
 
 from experiments.comparison import run_experiment
-from experiments.config import config_from_flags
+from experiments.config import config_from_flags, define_flags
 from experiments.task import Task
 from tfapprox.errors import UserError
 
@@ -18,13 +19,17 @@ def run(task: Task, argv: Sequence[str]) -> int:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
         config = config_from_flags(flags.FLAGS)
-        config.model_dir.mkdir(parents=True, exist_ok=True)
-        # Replay with --flagfile=MODEL_DIR/flags.txt.
-        own = flags.FLAGS.flags_by_module_dict()["experiments.config"]
-        text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
-        (config.model_dir / "flags.txt").write_text(text)
+        save_flags(flags.FLAGS, config.model_dir)
         run_experiment(task, config)
     except UserError as error:
         print(f"{task.name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def save_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
+    """Writes the flags so that --flagfile=MODEL_DIR/flags.txt runs the same again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = values.flags_by_module_dict()[define_flags.__module__]
+    text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
+    (folder / "flags.txt").write_text(text)

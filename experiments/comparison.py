@@ -4,12 +4,13 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from experiments.config import ExperimentConfig
+from experiments.console import wide_console
 from experiments.harness import Result, train
 from experiments.task import Task
 
@@ -55,7 +56,7 @@ def run_experiment(task: Task, config: ExperimentConfig) -> list[Row]:
             name = "." if single else f"{method}-{seed}"
             results.append(train(task, config, method, seed, config.model_dir / name))
     rows = summarize(task, results)
-    Console().print(_table(task, rows))
+    wide_console().print(_table(task, rows))
     if not single:
         _write(task, config, results, rows)
     return rows
@@ -154,21 +155,27 @@ def _write(
 
 
 def plot_curves(task: Task, results: Sequence[Result], path: pathlib.Path) -> None:
-    """Plots the test measure by epoch, a line for each method's mean and a band over seeds."""
+    """Plots training loss and test measure by step, each method's mean and a band over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure, (losses, tests) = pyplot.subplots(1, 2, figsize=(9, 3.8))
     for method in dict.fromkeys(result.method for result in results):
         own = [r for r in results if r.method == method]
-        values = np.array([[e[f"test_{task.measure}"] for e in r.history] for r in own])
-        epochs = [e["epoch"] for e in own[0].history]
-        (line,) = axes.plot(epochs, values.mean(0), label=method)
-        axes.fill_between(epochs, values.min(0), values.max(0), alpha=0.2, color=line.get_color())
-    axes.set(xlabel="epoch", ylabel=f"test {task.measure}", title=task.name)
-    axes.legend()
+        _draw(losses, method, [r.segments for r in own], "train_loss", "-")
+        _draw(tests, method, [r.history for r in own], f"test_{task.measure}", "o-")
+    losses.set(xlabel="step", ylabel="training loss", title=task.name)
+    tests.set(xlabel="step", ylabel=f"test {task.measure}")
+    losses.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+def _draw(axes: Any, method: str, runs: Sequence[Any], name: str, style: str) -> None:
+    steps = np.cumsum([record["steps"] for record in runs[0]])
+    values = np.array([[record[name] for record in run] for run in runs])
+    (line,) = axes.plot(steps, values.mean(0), style, markersize=3, label=method)
+    axes.fill_between(steps, values.min(0), values.max(0), alpha=0.2, color=line.get_color())

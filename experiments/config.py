@@ -25,7 +25,11 @@ class ExperimentConfig:
       sampling: of the layers that are sampled.
       approximate_layers: regular expression searched in layer names.
       methods: what is trained: "crs" as `sampling` says, "exact", "meprop", or
-        "crs_exact_end", the first with the last `exact_share` of its steps exact.
+        "crs_exact_end", the first with exact forward products in the last `exact_share`
+        of its steps; gradients stay as they were.
+      evaluation: "exact", or "expected": exact products of kernels whose rows are scaled
+        by how often sampling keeps them, see `training.keep_shares`. The exported model
+        has these kernels, too.
       meprop_ratio: share of the columns of dY that meProp keeps.
       seed, seeds: first seed, and how many a comparison trains with.
       epochs, steps: length; `steps`, when positive, ends the training early.
@@ -46,6 +50,7 @@ class ExperimentConfig:
     methods: tuple[str, ...] = ("crs",)
     meprop_ratio: float = 0.06
     exact_share: float = 0.1
+    evaluation: str = "exact"
     seed: int = 0
     seeds: int = 1
     deterministic: bool = False
@@ -131,7 +136,14 @@ def define_flags(into: flags.FlagValues = flags.FLAGS, **defaults: Any) -> None:
         "a comparison with a table and curves.",
     )
     number("meprop_ratio", 0.06, "Share of dY's columns that meProp keeps.")
-    number("exact_share", 0.1, "Share of the steps that crs_exact_end trains exactly at its end.")
+    number("exact_share", 0.1, "Share of the steps with exact forward products in crs_exact_end.")
+    enum(
+        "evaluation",
+        "exact",
+        ["exact", "expected"],
+        "Evaluate and export kernels as trained, or their rows scaled by how often sampling keeps "
+        "them (for plain sums, as top-k's).",
+    )
     integer("seed", 0, "First seed: of weights, order of examples and draws.")
     integer("seeds", 1, "How many seeds to train with.")
     boolean("deterministic", False, "Ask TensorFlow for deterministic operations.")

@@ -1,5 +1,6 @@
 """Trains one model of an experiment: checkpoints, exact resumption, metrics, export."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -28,10 +29,12 @@ from tfapprox.rewriters.approximate_training import (
 )
 from tfapprox.rewriters.model_compute import kept_activation_bytes, model_compute_reduction
 from tfapprox.sampling.settings import Sampling
+from tfapprox.training.keep_shares import expected_kernels, fold_keep_shares
 from tfapprox.training.recalibration import recalibrate_batch_norm
-from tfapprox.training.sampling_schedules import sampled_layers, switch_off_sampling
+from tfapprox.training.sampling_schedules import sampled_layers, set_ratios
 
-# Exact forward passes after each epoch, for the statistics of batch normalization.
+# Training batches looked at after each epoch, for the statistics of batch normalization
+# and for how often sampling keeps a channel.
 _RECALIBRATION_BATCHES = 20
 
 
@@ -42,6 +45,8 @@ class Result:
     Attributes:
       method, seed: which training.
       history: one record an epoch, as in metrics.jsonl.
+      segments: one record for the steps between checkpoints, in order: how many, and
+        their loss.
       test: accuracy or perplexity on the test set, of the epoch that was best on
         the validation set.
       compute_reduction: share of training MACs saved, by the paper's convention.
@@ -54,6 +59,7 @@ class Result:
     method: str
     seed: int
     history: list[dict[str, float]]
+    segments: list[dict[str, float]]
     test: float
     compute_reduction: float
     step_seconds: float
@@ -83,7 +89,7 @@ def train(
     _set_up_process(config, seed)
     model = _build(task, config, data, config.sampling_of(method), seed)
     training = _Training(task, config, data, model, method, seed, folder)
-    records = training.run()
+    records, segments = training.run()
     stock = strip(model) if config.sampling_of(method) else model
     served = task.serving_model(config, data, stock) if task.serving_model else stock
     sample = np.asarray(task.standardize(data.test.x[:2]))
@@ -95,7 +101,7 @@ def train(
             return evaluate(task, config, model, split)["accuracy"]
 
         compress_trained(task, config, data, stock, seed, accuracy, folder)
-    return _summarize(task, config, model, method, seed, records)
+    return _summarize(task, config, model, method, seed, records, segments)
 
 
 def _set_up_process(config: ExperimentConfig, seed: int) -> None:
@@ -169,13 +175,14 @@ class _Training:
             folder / "segments.jsonl", lambda record: (record["epoch"] - 1, record["step"]) <= done
         )
 
-    def run(self) -> list[Record]:
-        """Trains to the end; returns one record an epoch."""
+    def run(self) -> tuple[list[Record], list[Record]]:
+        """Trains to the end; returns a record for each epoch, and for each segment."""
         label = f"{self._method} seed {self._seed}"
         done = self._state.epoch * self._steps + self._state.step
         epochs = math.ceil(self._total / self._steps)
+        batch = next(iter(self._batches(0, 0)))
         with (
-            tensorboard(self._folder) as board,
+            tensorboard(self._folder, self._model, batch) as board,
             training_progress(label, self._total, done) as progress,
         ):
             for epoch in range(self._state.epoch, epochs):
@@ -185,7 +192,9 @@ class _Training:
                 self._state.save(epoch + 1)
                 board(record)
                 progress.say(f"{label} {_line(record, epochs)}")
-        return self._epochs.records
+        if self._config.evaluation == "expected":
+            fold_keep_shares(self._model, self._few_batches(epochs - 1))
+        return self._epochs.records, self._segments.records
 
     def _run_epoch(self, epoch: int, steps: int, progress: TrainingProgress) -> Record:
         stride = self._config.checkpoint_steps or steps
@@ -195,7 +204,7 @@ class _Training:
             start, stop = self._state.step, min(self._state.step + stride, steps)
             left = self._sampled_steps - epoch * self._steps - start
             if left <= 0:
-                switch_off_sampling(self._model)
+                set_ratios(self._model, dict.fromkeys(sampled_layers(self._model), 1.0))
             else:
                 stop = min(stop, start + left)
             self._segments.append(self._run_segment(epoch, start, stop, progress))
@@ -228,14 +237,18 @@ class _Training:
         }
 
     def _evaluate(self, epoch: int) -> Record:
-        if sampled_layers(self._model):
-            inputs = self._batches(epoch, 0).map(lambda x, y: x).take(_RECALIBRATION_BATCHES)
-            recalibrate_batch_norm(self._model, inputs)
+        few, expected = self._few_batches(epoch), self._config.evaluation == "expected"
         record: Record = {}
-        for name, split in (("valid", self._data.valid), ("test", self._data.test)):
-            results = evaluate(self._task, self._config, self._model, split)
-            record |= {f"{name}_{key}": value for key, value in results.items()}
+        with expected_kernels(self._model, few) if expected else contextlib.nullcontext():
+            if sampled_layers(self._model):
+                recalibrate_batch_norm(self._model, few.map(lambda x, y: x))
+            for name, split in (("valid", self._data.valid), ("test", self._data.test)):
+                results = evaluate(self._task, self._config, self._model, split)
+                record |= {f"{name}_{key}": value for key, value in results.items()}
         return record
+
+    def _few_batches(self, epoch: int) -> tf.data.Dataset:
+        return self._batches(epoch, 0).take(_RECALIBRATION_BATCHES)
 
     def _batches(self, epoch: int, start: int) -> tf.data.Dataset:
         size = self._config.batch_size
@@ -286,7 +299,8 @@ def _summarize(
     model: Any,
     method: str,
     seed: int,
-    records: list[dict[str, float]],
+    records: list[Record],
+    segments: list[Record],
 ) -> Result:
     sign = -1 if task.measure == "perplexity" else 1
     best = max(records, key=lambda record: sign * record[f"valid_{task.measure}"])
@@ -296,6 +310,7 @@ def _summarize(
         method,
         seed,
         records,
+        [{name: segment[name] for name in ("steps", "train_loss")} for segment in segments],
         best[f"test_{task.measure}"],
         sum(record["compute_reduction"] * record["steps"] for record in records) / steps,
         float(np.median([record["seconds"] / record["steps"] for record in timed])),

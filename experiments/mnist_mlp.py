@@ -8,7 +8,7 @@ gradients save 79.5 % of the training MACs at the exact accuracy. Reproduce with
 
 Where all pixels matter alike, as in Fashion-MNIST, sampling needs help: --inputs=principal
 rotates the images, --gradient_sampling=nps keeps the gradients unbiased, --cosine_decay lets
-their noise die away, and method crs_exact_end trains the last epochs exactly.
+their noise die away, and --evaluation=expected allows for kernel rows that were rarely kept.
 
 --compress=0.5,0.2 compresses the trained network by ALDS as well, and reports both.
 

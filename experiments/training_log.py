@@ -9,6 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapprox.training.sampling_board import SamplingBoard
+from tfapprox.training.sampling_schedules import sampled_layers
+
 Record = dict[str, float]
 
 
@@ -49,23 +52,38 @@ def merge(segments: Sequence[Record]) -> Record:
 
 
 @contextlib.contextmanager
-def tensorboard(folder: pathlib.Path) -> Iterator[Callable[[Record], None]]:
-    """Yields what writes a record for TensorBoard, or does nothing where it is not installed."""
+def tensorboard(
+    folder: pathlib.Path, model: Any = None, batch: Any = None
+) -> Iterator[Callable[[Record], None]]:
+    """Yields what writes a record for TensorBoard, or does nothing where it is not installed.
+
+    Args:
+      model: if it has sampled layers, their ratios and kept channels are written, too.
+      batch: (x, y) to see these channels on.
+    """
     try:
         import tensorboard  # type: ignore[import,unused-ignore]  # noqa: F401
     except ImportError:
         yield lambda record: None
         return
     writer: Any = tf.summary.create_file_writer(str(folder / "tensorboard"))
+    boards = []
+    if model is not None and sampled_layers(model):
+        boards.append(SamplingBoard(folder / "tensorboard" / "sampling", batch))
+        boards[0].set_model(model)
 
     def write(record: Record) -> None:
         with writer.as_default(step=int(record["epoch"])):
             for name, value in record.items():
                 tf.summary.scalar(name, value)
         writer.flush()
+        for board in boards:
+            board.on_epoch_end(int(record["epoch"]) - 1)
 
     yield write
     writer.close()
+    for board in boards:
+        board.on_train_end()
 
 
 def _read(path: pathlib.Path) -> Iterator[Record]:

@@ -131,3 +131,18 @@ def test_tensorboard_gets_every_number_of_an_epoch(tmp_path):
             found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
     assert found[("test_accuracy", 1)] == 0.5
     assert found[("test_accuracy", 2)] == 0.75
+
+
+def test_tensorboard_shows_ratios_and_kept_channels_of_a_sampled_training(tmp_path):
+    pytest.importorskip("tensorboard")
+    own = ExperimentConfig(tmp_path, size=32, epochs=1, sampling=Sampling(forward_ratio=0.5))
+    for method in ("crs", "exact"):
+        train(mnist_mlp.TASK, own, method, 0, tmp_path / method)
+    (file,) = (tmp_path / "crs" / "tensorboard" / "sampling").iterdir()
+    tags = set()
+    for raw in tf.data.TFRecordDataset(str(file)):
+        event = tf.compat.v1.Event.FromString(raw.numpy())
+        tags |= {(value.tag, event.step) for value in event.summary.value}
+    for name in ("forward_ratio", "kept_share", "kept_channels"):
+        assert (f"{name}/dense1", 1) in tags
+    assert not (tmp_path / "exact" / "tensorboard" / "sampling").exists()

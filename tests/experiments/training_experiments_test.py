@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
+from tensorflow import keras
 
 from experiments import cifar_wrn, comparison, mnist_cnn, mnist_mlp, ptb_lstm
+from experiments.binary import save_flags
 from experiments.config import ExperimentConfig, config_from_flags, define_flags
 from experiments.harness import Result, train, training_batches
 from experiments.images import crop_and_flip
@@ -109,6 +111,36 @@ def test_the_last_steps_are_exact_where_asked(tmp_path):
     assert result.compute_reduction == pytest.approx(0.375)
 
 
+def test_an_exact_end_keeps_sampling_the_gradients(tmp_path):
+    sampling = Sampling(forward_ratio=0.5, backward_ratio=0.25)
+    own = config(tmp_path, epochs=2, exact_share=0.5, batch_size=300, sampling=sampling)
+    sampled, end = train(mnist_mlp.TASK, own, "crs_exact_end", 0, tmp_path).history
+    # 64-32-32-10 at batch 300: dW on 75 examples, dX on 10 of 32 and all 10 output channels.
+    first, second, last = 64 * 32, 32 * 32, 32 * 10
+    exact = 2 * first + 3 * second + 3 * last
+    kept = 1.25 * first + (1.25 + 10 / 32) * second + 2.25 * last
+    assert end["compute_reduction"] == pytest.approx(1 - kept / exact)
+    assert sampled["compute_reduction"] == pytest.approx(1 - 0.5 * kept / exact)
+
+
+def test_expected_kernels_are_evaluated_and_exported_but_trained_on_as_they_were(tmp_path):
+    results, logits = {}, {}
+    images = mnist_mlp.TASK.load(config(tmp_path)).test
+    for evaluation in ("exact", "expected"):
+        own = config(tmp_path, evaluation=evaluation, sampling=Sampling(forward_ratio=0.25))
+        results[evaluation] = train(mnist_mlp.TASK, own, "crs", 0, tmp_path / evaluation)
+        with CcSession(str(tmp_path / evaluation / "saved_model")) as session:
+            logits[evaluation] = session.run({"inputs": images.x.astype(np.float32) / 255})[
+                "logits"
+            ]
+    exact, expected = (results[name].history for name in ("exact", "expected"))
+    assert [r["train_loss"] for r in exact] == [r["train_loss"] for r in expected]
+    assert exact[0]["test_loss"] != expected[0]["test_loss"]
+    accuracy = np.mean(logits["expected"].argmax(1) == images.y)
+    assert accuracy == pytest.approx(expected[-1]["test_accuracy"], abs=1e-6)
+    assert not np.allclose(logits["exact"], logits["expected"], rtol=0.01)
+
+
 def test_a_method_that_samples_nothing_is_refused_before_it_trains(tmp_path):
     # 8 units are too few to choose among.
     own = config(tmp_path, size=8, approximate_layers="dense2")
@@ -175,7 +207,9 @@ def test_the_test_result_is_that_of_the_best_epoch_in_validation():
     ]
     own = ExperimentConfig(pathlib.Path("unused"))
     model = mnist_mlp.mlp()
-    result = _summarize(mnist_mlp.TASK, own, model, "exact", 0, records)
+    segments = [{"steps": 4, "train_loss": 1.0, "step": 4}]
+    result = _summarize(mnist_mlp.TASK, own, model, "exact", 0, records, segments)
+    assert result.segments == [{"steps": 4, "train_loss": 1.0}]
     assert (result.test, result.step_seconds, result.step_cpu_seconds) == (0.7, 0.5, 0.25)
     assert result.compute_reduction == pytest.approx(0.4)
     rows = comparison.summarize(mnist_mlp.TASK, [result, dataclasses.replace(result, test=0.8)])
@@ -214,3 +248,41 @@ def test_a_binary_explains_itself_saves_its_flags_and_reports_mistakes_in_one_li
     saved = (tmp_path / "flags.txt").read_text()
     assert "--dataset=nowhere" in saved
     assert "--forward_ratio=0.4" in saved
+
+
+def test_saved_flags_repeat_the_run(tmp_path):
+    def parse(*args):
+        values = flags.FlagValues()
+        define_flags(values, cosine_decay=True, inputs=["pixels", "principal"])
+        values(values.read_flags_from_files(["binary", *args]))
+        return values, config_from_flags(values)
+
+    given = ["--sampling=nps", "--scale=on", "--methods=exact,crs", "--seeds=2", "--cosine_decay"]
+    given += ["--mixed_precision=mixed_bfloat16", "--evaluation=expected", "--inputs=principal"]
+    values, first = parse(f"--model_dir={tmp_path}", *given)
+    save_flags(values, first.model_dir)
+    _, again = parse(f"--flagfile={tmp_path / 'flags.txt'}")
+    assert again == first
+
+
+def test_strategy_precision_and_compiler_hold_for_the_whole_training(tmp_path):
+    policies = set()
+    build = mnist_mlp.TASK.build
+
+    def watched(own, data):
+        model = build(own, data)
+        policies.update(layer.compute_dtype for layer in model.layers[1:])
+        return model
+
+    task = dataclasses.replace(mnist_mlp.TASK, build=watched)
+    fields = {"distribution_strategy": "mirrored", "mixed_precision": "mixed_bfloat16"}
+    own = config(tmp_path, epochs=4, jit_compile=True, evaluation="expected", **fields)
+    try:
+        result = train(task, own, "crs", 0, tmp_path)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert policies == {"bfloat16"}
+    assert result.test > 0.3
+    with CcSession(str(tmp_path / "saved_model")) as session:
+        logits = session.run({"inputs": np.zeros((3, 8, 8, 1), np.float32)})["logits"]
+    assert logits.dtype == np.float32 and np.isfinite(logits).all()

@@ -8,7 +8,6 @@ from tensorflow import keras
 
 from tfapprox.errors import UserError
 from tfapprox.layers.column_row_sampled import ColumnRowSampled
-from tfapprox.sampling.settings import Sampling
 
 Schedule = Callable[[int], float]
 """From the epoch, counted from 0, to the forward ratio."""
@@ -85,17 +84,9 @@ def set_ratios(model: Any, ratios: Mapping[Any, float]) -> bool:
 
     If so, the model's compiled train step is made anew. Call it between steps.
     """
-    return _set(model, {x: x.sampling.with_ratio(ratio) for x, ratio in ratios.items()})
-
-
-def switch_off_sampling(model: Any) -> bool:
-    """Lets all layers train exactly from now on; returns whether any did not."""
-    return _set(model, {layer: layer.sampling.switched_off for layer in sampled_layers(model)})
-
-
-def _set(model: Any, settings: Mapping[Any, Sampling]) -> bool:
     changed = False
-    for layer, sampling in settings.items():
+    for layer, ratio in ratios.items():
+        sampling = layer.sampling.with_ratio(ratio)
         if layer.sampling != sampling:
             layer.sampling = sampling
             changed = True
