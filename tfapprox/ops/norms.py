@@ -2,19 +2,26 @@
 
 import tensorflow as tf
 
+from tfapprox.ops.by_compiler import by_compiler
+
 # Sign vectors behind the estimate of ||AB||_F^2.
 _PROBES = 4
 
 
 def row_norms(x: tf.Tensor) -> tf.Tensor:
     """Returns ||x[i, :]||, float32 [n], for x [n, m]."""
-    return _root(tf.reduce_sum(tf.square(_stopped(x)), 1))
+    return _root(_row_sums(tf.square(_stopped(x))))
 
 
 def column_norms(x: tf.Tensor) -> tf.Tensor:
     """Returns ||x[:, j]||, float32 [m], for x [n, m]."""
     # On CPUs einsum("ij,ij->j") takes up to four times as long.
-    return _root(tf.reduce_sum(tf.square(_stopped(x)), 0))
+    squares = tf.square(_stopped(x))
+
+    def product() -> tf.Tensor:
+        return tf.matmul(tf.ones([1, tf.shape(squares)[0]], squares.dtype), squares)[0]
+
+    return _root(by_compiler(product, lambda: tf.reduce_sum(squares, 0)))
 
 
 def channel_norms(x: tf.Tensor) -> tf.Tensor:
@@ -24,8 +31,8 @@ def channel_norms(x: tf.Tensor) -> tf.Tensor:
 
 def kernel_channel_norms(kernel: tf.Tensor) -> tf.Tensor:
     """Returns ||K_[i]||, float32 [I], for a kernel [H, W, I, O]."""
-    kernel = _stopped(kernel)
-    return _root(tf.einsum("hwio,hwio->i", kernel, kernel))
+    # Over the taps first: at 3x3x640x640 within XLA a fifth of the time of one sum.
+    return _root(_row_sums(tf.reduce_sum(tf.square(_stopped(kernel)), [0, 1])))
 
 
 def product_norm(a: tf.Tensor, b: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -48,6 +55,11 @@ def random_signs(shape: list[int], seed: tf.Tensor, dtype: tf.DType) -> tf.Tenso
 def fold_in(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
     """Returns another seed for another use; None stays None."""
     return None if seed is None else tf.random.experimental.stateless_fold_in(seed, number)
+
+
+def _row_sums(x: tf.Tensor) -> tf.Tensor:
+    """Returns the sums of the rows, as a product: XLA's reductions along rows use no vectors."""
+    return tf.matmul(x, tf.ones([tf.shape(x)[1], 1], x.dtype))[:, 0]
 
 
 def _stopped(x: tf.Tensor) -> tf.Tensor:

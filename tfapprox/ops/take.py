@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfapprox.ops.by_compiler import by_compiler
 from tfapprox.ops.draw import Draw
 
 # Up to so many entries a product with a 0-1 matrix beats TensorFlow's gather and scatter.
@@ -81,11 +82,6 @@ def _innermost(
     """Returns the product with a 0-1 matrix, or the same by gathering, whatever is faster.
 
     Along the innermost axis TensorFlow's kernels gather and scatter slowly on CPUs; XLA
-    and GPUs (which would round the product's factors to TF32) don't. Whether XLA compiles
-    the graph is not known when it is traced: DeviceIndex gives 0 on a CPU, 1 within XLA,
-    and either compiler folds the choice away.
+    and GPUs don't.
     """
-    if not inner or size > _PRODUCT_SIZE or tf.config.list_physical_devices("GPU"):
-        return moving()
-    compiler = tf.raw_ops.DeviceIndex(device_names=["CPU"])
-    return tf.switch_case(compiler, {0: product}, default=moving)
+    return by_compiler(product, moving) if inner and size <= _PRODUCT_SIZE else moving()
