@@ -34,6 +34,16 @@ def test_factors_at_full_rank_are_the_kernel_to_rounding(kernel, scheme, data):
     np.testing.assert_allclose(product, unfold(kernel, scheme, slices), atol=1e-12)
 
 
+def test_large_kernels_have_the_same_spectrum_by_the_driver_that_saves_memory(monkeypatch):
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 8, 12))
+    small = SpectrumCache().spectrum(site_of(kernel), 1, 2)
+    monkeypatch.setattr(spectra, "_IN_PLACE", 1)
+    large = SpectrumCache().spectrum(site_of(kernel), 1, 2)
+    np.testing.assert_allclose(large.values, small.values, rtol=1e-10)
+    products = [left @ right.swapaxes(1, 2) for left, right in (large.factors(5), small.factors(5))]
+    np.testing.assert_allclose(*products, atol=1e-12)
+
+
 @given(kernels(), st.integers(0, 3))
 def test_factors_share_the_singular_values_evenly(kernel, scheme):
     spectrum = SpectrumCache().spectrum(site_of(kernel), scheme)
