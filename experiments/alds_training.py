@@ -6,14 +6,15 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markdown import Markdown
 
+from experiments.console import wide_console
 from experiments.export import export_saved_model
 from experiments.image_training import ImageTraining
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
+from tfapprox.registry import PRUNINGS
 from tfapprox.selection.problem import Budget
 from tfapprox.training.compress_retrain import (
     RetrainConfig,
@@ -54,6 +55,8 @@ class AldsExperiment:
       methods: among METHODS.
       keeps, retrain_epochs, mode: see `RetrainConfig`.
       drop: largest loss of validation accuracy of the model that is exported.
+      exclude: regular expression of the layers that are not decomposed. (Pruning, which
+        leaves the logits alone by itself, needs their inputs: it takes no notice.)
     """
 
     training: ImageTraining
@@ -62,6 +65,7 @@ class AldsExperiment:
     retrain_epochs: int
     mode: Any = "one_shot"
     drop: float = 0.005
+    exclude: str | None = None
 
     def __post_init__(self):
         unknown = [method for method in self.methods if method not in METHODS]
@@ -73,7 +77,11 @@ class AldsExperiment:
         """Returns a method's settings."""
         selector, decompositions, candidates = METHODS[method]
         compression = CompressionConfig(
-            Budget("params", keep=0.5), selector, decompositions, candidates=candidates
+            Budget("params", keep=0.5),
+            selector,
+            decompositions,
+            exclude=None if decompositions[0] in PRUNINGS else self.exclude,
+            candidates=candidates,
         )
         return RetrainConfig(
             compression,
@@ -104,7 +112,7 @@ def run_experiment(experiment: AldsExperiment) -> list[TradeOff]:
             own = _compress(experiment, data, method, seed)
             rows |= {(row.method, row.seed, row.keep): row for row in own}
             _write(experiment, list(rows.values()))
-    Console().print(Markdown(markdown(list(rows.values()))))
+    wide_console().print(Markdown(markdown(list(rows.values()))))
     return list(rows.values())
 
 
@@ -137,6 +145,7 @@ def _write(experiment: AldsExperiment, rows: Sequence[TradeOff]) -> None:
         "config": training.config.to_json(),
         "network": training.network,
         "mode": experiment.mode,
+        "exclude": experiment.exclude,
         "retrain_epochs": experiment.retrain_epochs,
         "rows": [row.to_json() for row in rows],
     }

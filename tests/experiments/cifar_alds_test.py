@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from experiments import cifar_alds
+from experiments import cifar_alds, image_training
 from experiments.alds_training import METHODS, run_experiment
 from experiments.image_training import training_process
+from experiments.models import blocks
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.training.compress_retrain import load_model
@@ -18,7 +19,7 @@ from tfapprox.training.compress_retrain import load_model
 TINY = (
     "--dataset=digits",
     "--noaugment",
-    "--network=resnet8b",
+    "--image_size=16",
     "--train_examples=32",
     "--epochs=1",
     "--mode=compress_only",
@@ -29,6 +30,21 @@ TINY = (
 )
 
 
+@pytest.fixture
+def tiny_network(monkeypatch):
+    """Every --network is a residual one of three convolutions; others test the real ones."""
+
+    def build(name, classes, size):
+        x = inputs = keras.Input((size, size, 3))
+        x = blocks.conv_norm_relu(x, 16, 3, "conv1")
+        x = keras.layers.Add()([x, blocks.conv_norm_relu(x, 16, 3, "conv2")])
+        x = blocks.conv_norm_relu(x, 32, 3, "conv3", stride=2)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x))
+
+    monkeypatch.setattr(image_training, "build_network", build)
+
+
 def parse(*arguments):
     values = flags.FlagValues()
     cifar_alds.define_flags(values)
@@ -36,7 +52,7 @@ def parse(*arguments):
     return cifar_alds.experiment_from_flags(values)
 
 
-def test_methods_share_the_dense_training_and_leave_results(tmp_path):
+def test_methods_share_the_dense_training_and_leave_results(tiny_network, tmp_path):
     experiment = parse(f"--model_dir={tmp_path}", *TINY)
     rows = run_experiment(experiment)
     assert [row.method for row in rows] == ["dense", "alds", "svd"]
@@ -46,27 +62,26 @@ def test_methods_share_the_dense_training_and_leave_results(tmp_path):
         tmp_path / "results.md"
     ).read_text()
     with CcSession(str(tmp_path / "0" / "alds-chosen")) as session:
-        (logits,) = session.run({"inputs": np.zeros((1, 32, 32, 3), "float32")}).values()
+        (logits,) = session.run({"inputs": np.zeros((1, 16, 16, 3), "float32")}).values()
     assert logits.shape == (1, 10)
 
 
 @pytest.mark.parametrize("mode", ["compress_only", "iterative"])
-def test_every_baseline_reaches_the_ratio(mode, tmp_path):
+def test_every_baseline_reaches_the_ratio(mode, tiny_network, tmp_path):
     methods = ["pca", "messi", "alds_simple", "ft", "pfp"] if mode == "compress_only" else ["pfp"]
     experiment = parse(
         f"--model_dir={tmp_path}",
         *TINY[:-2],
         f"--methods={','.join(methods)}",
         f"--mode={mode}",
-        "--image_size=16",
-        "--drop=1",
+        "--drop=-1",  # exports none
     )
     rows = run_experiment(experiment)
     assert [row.method for row in rows] == ["dense", *methods]
     assert all(row.params_ratio <= 0.5 for row in rows[1:])
 
 
-def test_strategy_and_precision_hold_for_what_compressing_makes(tmp_path):
+def test_strategy_and_precision_hold_for_what_compressing_makes(tiny_network, tmp_path):
     experiment = parse(
         f"--model_dir={tmp_path}",
         *TINY[:-2],
@@ -74,7 +89,6 @@ def test_strategy_and_precision_hold_for_what_compressing_makes(tmp_path):
         "--mode=one_shot",
         "--distribution_strategy=mirrored",
         "--mixed_precision=mixed_bfloat16",
-        "--image_size=16",
         "--drop=1",
     )
     config = experiment.training.config
@@ -105,6 +119,12 @@ def test_hyper_parameters_of_the_paper_are_the_defaults():
 def test_every_method_has_settings(method):
     config = parse("--model_dir=x", f"--methods={method}").config_of(method, 3)
     assert (config.method, config.seed) == (method, 3)
+
+
+def test_what_is_excluded_stays_dense_in_every_method_that_decomposes():
+    experiment = parse("--model_dir=x", "--preset=small")
+    excluded = {name: experiment.config_of(name, 0).admits("logits") for name in METHODS}
+    assert {name for name, admitted in excluded.items() if admitted} == {"ft", "pfp"}
 
 
 @pytest.mark.parametrize(

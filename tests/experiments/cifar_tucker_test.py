@@ -83,6 +83,7 @@ def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
     assert experiment.training.network == "vgg19-16"
     assert experiment.training.milestones == (0.67, 0.85)
     assert experiment.training.config.epochs == 4
+    assert not experiment.settings.compression.admits("logits")
 
 
 @pytest.mark.parametrize(
