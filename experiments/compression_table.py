@@ -6,7 +6,8 @@
 Networks that `experiments.fashion_networks` trains, and the user's own SavedModels
 (OWN/NAME/model with OWN/NAME/inputs.npz), are compressed by every method to the same
 shares of their multiply-adds. Every cell is written to DIR as soon as it is measured; the
-same command goes on where it was stopped.
+same command goes on where it was stopped. What was written by hand between the two marks of
+the page's findings stays.
 """
 
 import json
@@ -18,14 +19,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.compression_cells import (
-    METHODS,
-    Laboratory,
-    Settings,
-    Subject,
-    network_subject,
-    own_subject,
-)
+from experiments.compression_cells import Laboratory
+from experiments.compression_methods import METHODS, Settings
+from experiments.compression_page import findings_of, table
+from experiments.compression_subjects import Subject, network_subject, own_subject
 from experiments.fashion_networks import NETWORKS
 from tfapprox.errors import UserError
 
@@ -45,15 +42,18 @@ def run(
     results = []
     for subject in subjects:
         laboratory = Laboratory(subject, settings, work_dir / "cells" / subject.name)
-        cells = [] if measure else laboratory.measured()
-        for keep in settings.keeps if measure else ():
-            for method in settings.methods:
-                cells.append(laboratory.cell(method, keep))
-                logging.info("%s", json.dumps(cells[-1]))
+        cells = laboratory.measured()
+        if measure:
+            cells = [
+                _told(laboratory.cell(method, keep))
+                for keep in settings.keeps
+                for method in settings.methods
+            ]
         results.append(
             {
                 "model": subject.name,
                 "original": laboratory.judge(subject.path),
+                "labelled": subject.labels is not None,
                 "held_back": len(next(iter(subject.held_back.values()))),
                 "calibration": len(next(iter(subject.calibration.values()))),
                 "cells": cells,
@@ -65,89 +65,9 @@ def run(
     return results
 
 
-def table(results: Sequence[dict[str, Any]], settings: Settings, machine: str) -> str:
-    """Returns the results as a page of Markdown."""
-    import tensorflow as tf
-
-    lines = [
-        "# Compression: methods against one another",
-        "",
-        f"Measured by one command (below) on {machine}, TensorFlow {tf.__version__}, float32, seed "
-        f"{settings.seed}; ranks are multiples of {settings.rank_multiple} where a site is large "
-        "enough. *Error* is the relative error of the outputs on inputs held back from "
-        f"calibration and training; *distilled* is after {settings.distill_steps} steps of "
-        "`--distill_steps` without labels. Parameters, MACs and bytes on disk are shares of the "
-        "original's; milliseconds are medians of calls in turns through the C++ loader, under "
-        "whatever else ran on the machine.",
-    ]
-    for result in results:
-        lines += ["", f"## {result['model']}", "", _about(result), ""]
-        lines += _rows(result, settings)
-    lines += ["", "## ALDS, exact and alternating", "", *_objective_rows(results)]
-    command = "python -m experiments.compression_table --work_dir=DIR --data_dir=DATA --models=OWN"
-    lines += ["", "```", command, "```"]
-    return "\n".join(lines) + "\n"
-
-
-def _about(result: dict[str, Any]) -> str:
-    text = f"{result['calibration']} inputs to calibrate and train on, {result['held_back']} held "
-    text += "back"
-    accuracy = result["original"].get("accuracy")
-    if accuracy is not None:
-        text += f"; the original has an accuracy of {accuracy:.1%}"
-    latency = result["latencies"].get("original", {})
-    times = ", ".join(f"{value:.2f} ms at batch {size}" for size, value in latency.items())
-    return f"{text}. The original takes {times}." if times else f"{text}."
-
-
-def _rows(result: dict[str, Any], settings: Settings) -> list[str]:
-    labelled = "accuracy" in result["original"]
-    head = ["keep", "method", "error", "distilled"]
-    head += ["accuracy, %", "distilled"] if labelled else []
-    head += ["params", "MACs", "bytes", *(f"ms, batch {size}" for size in settings.batch_sizes)]
-    lines = [_line(head), _line(["---"] * len(head))]
-    for cell in result["cells"]:
-        start = [f"{cell['keep']:g}", cell["method"]]
-        if "failure" in cell:
-            reason = cell["failure"].split(";")[0].split(": ")[-1]
-            lines.append(_line([*start, reason, *[""] * (len(head) - 3)]))
-            continue
-        tuned = cell.get("distilled", {})
-        row = [*start, _number(cell["error"]), _number(tuned.get("error"))]
-        if labelled:
-            row += [_percent(cell.get("accuracy")), _percent(tuned.get("accuracy"))]
-        row += [f"{cell[kind]:.2f}" for kind in ("params", "macs", "bytes")]
-        times = result["latencies"].get(f"{cell['method']}-{cell['keep']:g}", {})
-        row += [f"{times[str(s)]:.2f}" if str(s) in times else "" for s in settings.batch_sizes]
-        lines.append(_line(row))
-    return lines
-
-
-def _objective_rows(results: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        "The largest relative error (operator norm) of any site, which both minimise, over "
-        "schemes 0-3 and 1, 2 or 4 slices.",
-        "",
-        _line(["model", "keep", "exact", "alternating"]),
-        _line(["---"] * 4),
-    ]
-    for result in results:
-        for one in result["objectives"]:
-            found = [_number(one.get(name)) for name in ("alds", "alds_alternating")]
-            lines.append(_line([result["model"], f"{one['keep']:g}", *found]))
-    return lines
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+def _told(cell: dict[str, Any]) -> dict[str, Any]:
+    logging.info("%s", json.dumps(cell))
+    return cell
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -165,7 +85,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "method", list(_DEFAULTS.methods), f"Among {'; '.join(METHODS)}.", **own
     )
     flags.DEFINE_multi_string(
-        "distilled", list(_DEFAULTS.distilled), "Methods to distil too.", **own
+        "distilled", list(_DEFAULTS.distilled), "Methods to distil too, or none.", **own
     )
     flags.DEFINE_integer("distill_steps", _DEFAULTS.distill_steps, "Steps.", **own)
     flags.DEFINE_float("learning_rate", _DEFAULTS.learning_rate, "Of distillation.", **own)
@@ -188,7 +108,7 @@ def settings_from_flags(values: flags.FlagValues) -> Settings:
     except ValueError:
         raise UserError(f"--keeps needs numbers, e.g. 0.5,0.3, got {values.keeps}") from None
     return Settings(
-        keeps, tuple(values.method), tuple(values.distilled), values.distill_steps,
+        keeps, tuple(values.method), tuple(filter(None, values.distilled)), values.distill_steps,
         values.learning_rate, values.calibration, values.held_back, values.rank_multiple,
         seed=values.seed,
     )  # fmt: skip
@@ -219,12 +139,13 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
         subjects = subjects_from_flags(values, settings)
         results = run(subjects, settings, work_dir, not values.page_only)
         machine = values.machine or f"{platform.machine()}, {platform.system()}"
-        page = table(results, settings, machine)
+        output = pathlib.Path(values.output) if values.output else None
+        page = table(results, settings, machine, findings_of(output))
     except UserError as error:
         print(f"compression_table: {error}", file=sys.stderr)
         return 2
-    if values.output:
-        pathlib.Path(values.output).write_text(page)
+    if output is not None:
+        output.write_text(page)
     else:
         print(page)
     return 0

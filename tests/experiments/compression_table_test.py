@@ -8,8 +8,11 @@ import pytest
 import tensorflow as tf
 
 from experiments import compression_cells, fashion_networks
-from experiments.compression_cells import METHODS, Laboratory, Settings, own_subject
-from experiments.compression_table import run, table
+from experiments.compression_cells import Laboratory
+from experiments.compression_methods import METHODS, Settings
+from experiments.compression_page import table
+from experiments.compression_subjects import own_subject
+from experiments.compression_table import run
 from experiments.fashion_networks import NETWORKS, Network, examples, trained
 from experiments.images import to_unit
 from experiments.models.mnist_cnn import mnist_cnn
