@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from tests.rewriters.keras_model_test import full_rank
+from tests.rewriters.keras_models import full_rank
 from tfapprox.layers.grouped_conv2d import GroupedConv2D
 from tfapprox.rewriters.keras_model import rewrite_keras_model
 from tfapprox.rewriters.keras_restore import chains_of, restore_keras_model

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tests.corpus import saved_models, saved_models_keras
+from tests.corpus import saved_models, saved_models_calls, saved_models_keras, saved_models_kernels
 from tests.corpus.building import activations, export, variable
 from tests.rewriters.saved_model.contract_test import run_cc, truncated
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
@@ -104,7 +104,7 @@ def test_lists_hold_the_factors_in_place_of_the_kernel(tmp_path):
 
 
 def test_unchanged_kernels_stay_bit_for_bit(tmp_path):
-    saved_models.signatures_that_share_kernels(tmp_path / "source")
+    saved_models_calls.signatures_that_share_kernels(tmp_path / "source")
     source = open_saved_model(tmp_path / "source")
     chosen = [site for site in source.inspection.sites if site.name == "w"]
     write_saved_model(source, {"w": truncated(chosen[0], 0.5)}, tmp_path / "out")
@@ -118,7 +118,7 @@ def test_unchanged_kernels_stay_bit_for_bit(tmp_path):
 
 
 def test_a_part_of_a_split_kernel_is_kept_without_the_rest(tmp_path):
-    inputs = saved_models.split_kernel(tmp_path / "source")
+    inputs = saved_models_kernels.split_kernel(tmp_path / "source")
     source = open_saved_model(tmp_path / "source")
     first = source.inspection.sites[0]
     write_saved_model(source, {first.name: truncated(first)}, tmp_path / "out")

@@ -3,12 +3,12 @@
 import pytest
 import tensorflow as tf
 
-from tests.corpus import saved_models, saved_models_tf1
+from tests.corpus import saved_models_products, saved_models_tf1
 from tests.rewriters.saved_model.contract_test import run_cc, truncated
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 
 _MODELS = {
-    "objects": saved_models.matmul,
+    "objects": saved_models_products.matmul,
     "resource variables": saved_models_tf1.tf1_resource_variables,
     "reference variables": saved_models_tf1.tf1_reference_variables,
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.corpus import saved_models, saved_models_keras
+from tests.corpus import saved_models, saved_models_calls, saved_models_keras, saved_models_products
 from tests.corpus.building import activations, export, variable
 from tfapprox.errors import UserError
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
@@ -17,7 +17,7 @@ from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 @pytest.fixture(scope="module", name="model")
 def _model(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("models") / "model"
-    saved_models.signatures_that_share_kernels(path)
+    saved_models_calls.signatures_that_share_kernels(path)
     return path
 
 
@@ -102,13 +102,13 @@ def test_macs_count_the_uses_in_the_selected_signature(model):
 
 
 def test_a_kernel_used_twice_is_one_site_that_counts_twice(tmp_path):
-    saved_models.nested_calls_with_different_kernels(tmp_path / "m")
+    saved_models_calls.nested_calls_with_different_kernels(tmp_path / "m")
     sites = open_saved_model(tmp_path / "m").inspection.sites
     assert sorted(site.cost.macs for site in sites) == [96 * 96, 2 * 96 * 96]
 
 
 def test_geometry_counts_positions_of_one_example(tmp_path):
-    saved_models.conv2d(tmp_path / "m")
+    saved_models_products.conv2d(tmp_path / "m")
     first, second, third = open_saved_model(tmp_path / "m").inspection.sites
     assert first.geometries[0].output_size((3, 3)) == (6, 14)
     assert second.geometries[0].output_size((3, 5)) == (4, 5)
@@ -116,7 +116,7 @@ def test_geometry_counts_positions_of_one_example(tmp_path):
 
 
 def test_dense_products_count_tokens_as_positions(tmp_path):
-    saved_models.tensordot(tmp_path / "m")
+    saved_models_products.tensordot(tmp_path / "m")
     (site,) = open_saved_model(tmp_path / "m").inspection.sites
     assert site.cost.macs == 5 * 96 * 128
 
@@ -129,7 +129,7 @@ def test_loops_count_their_steps(tmp_path):
 
 
 def test_open_sizes_are_assumed_aloud_or_given(tmp_path):
-    saved_models.conv1d_open_length(tmp_path / "m")
+    saved_models_products.conv1d_open_length(tmp_path / "m")
     (site,) = open_saved_model(tmp_path / "m").inspection.sites
     assert site.assumed_size == "input x taken as [1, 128, 32]"
     assert site.geometries[0].input_size == (1, 128)
@@ -139,7 +139,7 @@ def test_open_sizes_are_assumed_aloud_or_given(tmp_path):
 
 
 def test_what_stays_has_a_reason_and_a_cost(tmp_path):
-    saved_models.convolutions_that_stay(tmp_path / "m")
+    saved_models_products.convolutions_that_stay(tmp_path / "m")
     kept = {x.name: x for x in open_saved_model(tmp_path / "m").inspection.kept}
     assert "grouped" in kept["grouped"].reason and kept["grouped"].cost.macs == 36 * 9 * 8 * 32
     assert "depthwise" in kept["depth"].reason and kept["depth"].cost.macs == 36 * 9 * 32
@@ -191,7 +191,7 @@ def test_site_names_come_from_variables(tmp_path):
 
 
 def test_kernels_are_not_copied(tmp_path):
-    saved_models.matmul_flags(tmp_path / "m")
+    saved_models_products.matmul_flags(tmp_path / "m")
     source = open_saved_model(tmp_path / "m")
     for kernel in source.kernels:
         assert not kernel.first.kernel.flags.owndata
