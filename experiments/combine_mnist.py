@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags, logging
-from rich.console import Console
 from rich.table import Table
 
+from experiments.console import wide_console
 from experiments.datasets import Split, load_images
 from experiments.models.mnist_cnn import mnist_cnn
 from tfapprox.combining.keras_bridge import to_tf_keras
@@ -137,7 +137,7 @@ def _wrong_orders(
 
 def show(result: CombinedResult, wrong: Sequence[WrongOrder]) -> None:
     """Prints the tables."""
-    console = Console()
+    console = wide_console()
     table = Table(title=f"combined; sizes in kB, latency at batch {result.batch_size}")
     for title in TITLES:
         table.add_column(title, justify="left" if title == "after" else "right")

@@ -5,11 +5,11 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-from rich.console import Console
 from rich.markdown import Markdown
 from tensorflow import keras
 
 from experiments.config import ExperimentConfig
+from experiments.console import wide_console
 from experiments.datasets import Data, Split
 from experiments.export import export_saved_model
 from experiments.task import Model, Task
@@ -55,7 +55,7 @@ def compress_trained(
         export_saved_model(compressed, folder / f"compressed-{share:g}", sample)
     (folder / "trade_offs.json").write_text(json.dumps([r.to_json() for r in rows], indent=1))
     (folder / "compressed.md").write_text(markdown(rows))
-    Console().print(Markdown(markdown(rows)))
+    wide_console().print(Markdown(markdown(rows)))
     return rows
 
 

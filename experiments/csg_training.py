@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from rich.table import Table
 from tensorflow import keras
 
 from experiments.config import ExperimentConfig
+from experiments.console import wide_console
 from experiments.csg_methods import (
     AFTER_TRAINING,
     METHODS,
@@ -109,7 +109,7 @@ def run_experiment(experiment: CsgExperiment) -> list[Row]:
             rows.append(run(experiment, method, seed, folder))
             _write(experiment, rows)
     means = summarize(rows)
-    Console().print(_table(experiment, means))
+    wide_console().print(_table(experiment, means))
     return means
 
 

@@ -24,9 +24,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
-from rich.console import Console
 from rich.markdown import Markdown
 
+from experiments.console import wide_console
 from experiments.job_queue import Job, Pool, run_jobs
 from tfapprox.errors import UserError
 from tfapprox.training.trade_off import TITLES, TradeOff, plot, table_cells
@@ -172,7 +172,7 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 2
-    Console().print(Markdown(table(rows)))
+    wide_console().print(Markdown(table(rows)))
     return 0
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
-from rich.console import Console
 from rich.table import Table
 from tensorflow import keras
 
+from experiments.console import wide_console
 from experiments.export import export_saved_model
 from experiments.image_training import ImageTraining
 from experiments.tucker_results import (
@@ -103,7 +103,7 @@ def run_experiment(experiment: TuckerExperiment) -> list[Row]:
             _write(experiment, rows)
             plot_curves(histories, experiment.training.network, config.model_dir / "curves.png")
     means = summarize(rows)
-    Console().print(_table(experiment, means))
+    wide_console().print(_table(experiment, means))
     return means
 
 
