@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,3 +12,11 @@ settings.register_profile(
 )
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def measured_here(monkeypatch):
+    """Compressions measure latency in this process, quickly: for tests of everything else."""
+    from tests.quick_timing import measure_here
+
+    monkeypatch.setattr("tfapprox.compression.timing.measure_saved_models", measure_here)

@@ -51,7 +51,7 @@ def inputs(tmp_path):
 
 
 @pytest.fixture
-def tfapprox_run(capsys):
+def tfapprox_run(capsys, measured_here):
     """Runs a command line; returns the exit status, standard output and standard error."""
     from tfapprox.cli.main import execute
 

@@ -1,8 +1,14 @@
 """`tfapprox verify`: agreement passes, difference fails with status 1, bad input with 2."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
+
+from tfapprox.serving.cc_loader import CcSession
+
+GPUS = list(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def test_model_agrees_with_itself(tfapprox_run, model, inputs):
@@ -23,6 +29,39 @@ def test_difference_beyond_the_limit_fails(tfapprox_run, model, other_model):
 def test_limit_is_the_users(tfapprox_run, model, other_model):
     flags = ("--dir", other_model, "--against", model, "--max_relative_error", "100")
     assert tfapprox_run("verify", *flags)[0] == 0
+
+
+@pytest.fixture(scope="module", name="channels_first")
+def _channels_first(tmp_path_factory):
+    """Directory of a SavedModel that no CPU runs."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    rng = np.random.default_rng(0)
+    module.kernel = tf.Variable(rng.standard_normal((3, 3, 16, 16)).astype(np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 6, 6], tf.float32, name="x")])
+    def serve(x):
+        return {"y": tf.nn.conv2d(x, module.kernel, 1, "SAME", data_format="NCHW")}
+
+    path = tmp_path_factory.mktemp("channels_first") / "model"
+    tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
+    return str(path)
+
+
+def test_what_only_a_gpu_runs_is_said_to_be_that_and_can_be_written_unrun(
+    tfapprox_run, channels_first, tmp_path
+):
+    if GPUS:
+        pytest.skip("here it runs")
+    flags = ("--dir", channels_first, "--output_dir", tmp_path / "small", "--keep_macs", "0.5")
+    for command in (("verify", *flags[:2], "--against", channels_first), ("compress", *flags)):
+        status, _, err = tfapprox_run(*command)
+        assert status == 1 and "channels first (NCHW)" in err and err.count("\n") == 1
+    assert not (tmp_path / "small").exists()
+    assert tfapprox_run("compress", *flags, "--dont_run")[0] == 0
+    # It loads there; it only can't run on a CPU.
+    CcSession(str(tmp_path / "small")).close()
 
 
 def test_bad_input_is_refused(refused, model, tmp_path):

@@ -45,7 +45,7 @@ def exported(trained, tmp_path_factory):
 
 
 @pytest.fixture
-def reader(trained, exported, tmp_path, monkeypatch):
+def reader(trained, exported, tmp_path, monkeypatch, measured_here):
     """The namespace of a page's Python; the current directory has model and data."""
     import shutil
 

@@ -13,6 +13,7 @@ from tfapprox.cli.parser import COMMANDS, Parser
 
 # Run by tests of their own, which provide more.
 OWN_TESTS = {pathlib.Path("docs/serving.md"): "tests/docs/serving_test.py"}
+NEEDS = {"docs/ecosystem.md": ("tfmot", "tensorflow_model_optimization")}
 # Each command there made a table and took minutes to hours: only its program is checked.
 RECORDS = ("docs/results", "docs/benchmarks")
 RUNNABLE = [
@@ -26,6 +27,8 @@ RUNNABLE = [
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=str)
 def test_every_block_of_a_page_runs(page, reader):
+    extra, module = NEEDS.get(str(page), ("", "tfapprox"))
+    pytest.importorskip(module, reason=f"needs the extra {extra!r}")
     assert run_page(page, reader) > 0
 
 

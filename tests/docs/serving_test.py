@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.quick_timing import measure_here
 from tfapprox.cli.main import execute
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.serving.inputs import read_inputs
@@ -45,6 +46,7 @@ def folder(tmp_path_factory):
     np.savez(path / "inputs.npz", x=rng.standard_normal((16, 64)).astype(np.float32))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
+        patch.setattr("tfapprox.compression.timing.measure_saved_models", measure_here)
         for words in commands("tfapprox"):
             assert execute(words[1:]) == 0, words
     return path

@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow import keras
 
 from experiments.config import ExperimentConfig
 from experiments.csg_methods import (
     FROM_SCRATCH,
+    Network,
     SliceSettings,
     build_model,
     find_network,
@@ -19,6 +21,7 @@ from experiments.csg_methods import (
 )
 from experiments.csg_training import CsgExperiment, Row, markdown, run_experiment, summarize
 from experiments.harness import training_batches
+from experiments.models import blocks
 from tfapprox.errors import UserError
 from tfapprox.layers.slice_generator import SliceGenerator
 
@@ -69,8 +72,23 @@ def test_resuming_a_finished_training_reports_it_again(finished):
     assert [row.test_error for row in again] == [row.test_error for row in rows]
 
 
+@pytest.fixture
+def tiny_network(monkeypatch):
+    """Every network is one of two convolutions; `finished` trains a real one."""
+
+    def build(classes, shape, activation):
+        x = inputs = keras.Input(shape)
+        x = blocks.conv_norm_relu(x, 16, 3, "conv1")
+        x = blocks.conv_norm_relu(x, 16, 3, "stage1_unit1_conv1")
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        return keras.Model(inputs, keras.layers.Dense(classes)(x))
+
+    network = Network(build, SLICES.which)
+    monkeypatch.setattr("experiments.csg_training.find_network", lambda name: network)
+
+
 def test_an_interrupted_comparison_goes_on_exactly_within_the_training_it_was_in(
-    tmp_path, monkeypatch
+    tiny_network, tmp_path, monkeypatch
 ):
     methods = ("plain", "csg")
     changes = {"checkpoint_steps": 1}
@@ -83,10 +101,9 @@ def test_an_interrupted_comparison_goes_on_exactly_within_the_training_it_was_in
             raise KeyboardInterrupt
         return training_batches(*args)
 
-    monkeypatch.setattr("experiments.harness.training_batches", batches)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("experiments.harness.training_batches", batches)
         run_experiment(experiment(tmp_path / "parts", methods, **changes))
-    monkeypatch.undo()
     again = run_experiment(experiment(tmp_path / "parts", methods, resume=True, **changes))
     assert [row.test_error for row in again] == [row.test_error for row in whole]
     for method in methods:

@@ -79,8 +79,9 @@ def probe(folder, page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_follow_the_reader_s_colours(tmp_path, scheme):
-    page = render_page(make_report(6)) if scheme == "light" else render_sweep_page(make_sweep())
+@pytest.mark.parametrize("kind", ["report", "sweep"])
+def test_pages_follow_the_reader_s_colours(tmp_path, kind, scheme):
+    page = render_page(make_report(6)) if kind == "report" else render_sweep_page(make_sweep())
     picture = look(tmp_path, page, scheme)
     assert picture.shape[:2] == (1600, 1200)
     background = picture[2, 2].mean()
