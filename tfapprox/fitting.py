@@ -71,6 +71,7 @@ def make_score(
     sites: Sequence[Site],
     evaluate_with: Callable[[dict[str, Factorization]], float],
     scores: str | PathLike[str] | None,
+    fitted_to: str = "",
 ) -> Score:
     """Returns the score of the whole model with one site replaced, for the selector greedy.
 
@@ -78,6 +79,7 @@ def make_score(
       sites: of the model.
       evaluate_with: score of the model with these sites replaced; of itself with none.
       scores: JSON file that remembers what was evaluated, or None.
+      fitted_to: see `ScoreCache`.
     """
     spectra = SpectrumCache()
 
@@ -86,4 +88,4 @@ def make_score(
             return evaluate_with({})
         return evaluate_with({site.name: factorize(site, choice, spectra)})
 
-    return score if scores is None else ScoreCache(score, sites, Path(scores))
+    return score if scores is None else ScoreCache(score, sites, Path(scores), fitted_to)

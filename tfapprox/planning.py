@@ -22,6 +22,7 @@ from tfapprox.selection.latency_table import without_slow_rows
 from tfapprox.selection.problem import CandidateTable, Configuration, Problem, Selection
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import measure_sites
+from tfapprox.slice_planning import make_slice_plan
 
 Progress = Callable[[str, int, int], None]
 """Told of every step as (phase, steps done, steps in all)."""
@@ -56,6 +57,8 @@ def make_plan(
       UserError: as `offer_tables`; the config asks for latencies without `timed` or for
         the selector greedy without `score`; or the budget is infeasible.
     """
+    if config.generates:
+        return make_slice_plan(inspection, config)
     if tables is None:
         tables = offer_tables(inspection, config, spectra, progress)
     admitted = _admitted(inspection, config)

@@ -77,7 +77,9 @@ def test_an_error_bound_and_slices_are_told_in_words(tfapprox_run, images, tmp_p
 def test_what_makes_no_sense_is_refused(refused, images, tmp_path):
     base = flags_of(images, tmp_path / "small")
     assert "give --keep_params" in refused(*base, "--keep_macs", "0.5")
-    assert "--selector has no meaning" in refused(*base, "--keep_params=0.5", "--selector=alds")
+    assert "shared by all" in refused(*base, "--keep_params=0.8", "--selector=greedy")
+    assert "saves none" in refused(*base, "--keep_params=0.8", "--selector=latency")
+    assert "channel slices" in refused(*base, "--keep_params=0.8", "--selector=alds_simple")
     assert "needs four numbers" in refused(*base, "--keep_params=0.5", "--slice_shape=3,3")
     assert "not a regular expression" in refused(*base, "--keep_params=0.5", "--include=(")
     both = [word if word != "slice_generator" else "svd,slice_generator" for word in base]

@@ -14,6 +14,7 @@ from tfapprox.decompositions import spectra as spectra_module
 from tfapprox.errors import UserError, VerificationError
 from tfapprox.selection.problem import Budget
 from tfapprox.serving.cc_loader import CcSession
+from tfapprox.training.distillation_config import DistillationConfig
 
 CONFIG = CompressionConfig(Budget("macs", keep=1.0))
 
@@ -94,6 +95,29 @@ def test_what_was_made_otherwise_is_not_taken_up(model, tmp_path):
     os.utime(model / "saved_model.pb")
     with pytest.raises(UserError, match="is newer than"):
         run(model, tmp_path, [0.5])
+
+
+def test_other_calibration_data_or_another_training_is_not_taken_up(model, tmp_path, made):
+    x = np.random.default_rng(1).standard_normal((8, 64)).astype(np.float32)
+    run(model, tmp_path, [0.5], calibration_data={"x": x})
+    # The same numbers, cut into other batches, are the same data.
+    again = run(model, tmp_path, [0.5], calibration_data=[x[:3], x[3:]])
+    assert made == ["keep_0.5"] and again.points[0].resumed
+    with pytest.raises(UserError, match="another calibration_data: pass --overwrite"):
+        run(model, tmp_path, [0.5], calibration_data={"x": x + 1})
+    with pytest.raises(UserError, match="another calibration_data"):
+        run(model, tmp_path, [0.5])
+    training = {"calibration_data": {"x": x}, "distillation": DistillationConfig(3)}
+    with pytest.raises(UserError, match="another distillation"):
+        run(model, tmp_path, [0.5], **training)
+
+
+def test_data_that_are_only_compared_on_may_change(model, tmp_path, made):
+    config = dataclasses.replace(CONFIG, calibration="none")
+    x = np.ones((2, 64), np.float32)
+    run(model, tmp_path, [0.5], config, calibration_data={"x": x})
+    run(model, tmp_path, [0.5], config, calibration_data={"x": 2 * x})
+    assert made == ["keep_0.5"]
 
 
 def test_other_directories_are_left_alone(model, tmp_path):

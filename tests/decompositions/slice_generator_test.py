@@ -7,11 +7,10 @@ from tests.reference.slices import generated_kernel
 from tfapprox.decompositions.slice_generator import (
     SliceShape,
     assemble,
-    code_size_for_error,
-    code_size_within,
     fit_generator,
     partition,
     project,
+    shared_curve,
     truncated_svd,
 )
 from tfapprox.errors import UserError
@@ -107,24 +106,17 @@ def test_a_code_longer_than_a_slice_is_refused(code_size):
         fit_generator([normal(3, 3, 2, 2)], SliceShape(2, 2, 3, 3), code_size)
 
 
-@pytest.mark.parametrize("max_error", [0.0, 0.2, 0.7, 1.0])
-def test_the_code_size_for_an_error_is_the_smallest_that_keeps_it(max_error):
+def test_the_shared_curve_is_the_largest_error_of_every_code_size():
     shape = SliceShape(2, 2, 3, 3)
     kernels = [normal(3, 3, 4, 4), 9 * normal(3, 3, 8, 8, seed=1)]
-    size = code_size_for_error(kernels, shape, max_error)
-    assert max(fit_generator(kernels, shape, size).errors) <= max_error + 1e-9
-    if size > 1:
-        assert max(fit_generator(kernels, shape, size - 1).errors) > max_error
-
-
-def test_the_code_size_within_a_budget_is_the_largest_that_fits():
-    shape, kernels = SliceShape(2, 2, 3, 3), [normal(3, 3, 4, 4), normal(3, 3, 8, 8)]
-    each = 36 + 4 + 16  # one row of the generator, one number for each slice
-    assert code_size_within(kernels, shape, 5 * each) == 5
-    assert code_size_within(kernels, shape, 5 * each - 1) == 4
-    assert code_size_within(kernels, shape, 1e9) == 36
-    with pytest.raises(UserError, match="take 56 parameters, more than the 55 left"):
-        code_size_within(kernels, shape, 55)
+    curve = shared_curve(kernels, shape)
+    assert (len(curve.errors), curve.slices) == (36, 4 + 16)
+    for size in (1, 7, 19, 36):
+        errors = fit_generator(kernels, shape, size).errors
+        np.testing.assert_allclose(curve.errors[size - 1], max(errors), atol=1e-7)
+    rows = np.concatenate([partition(kernel, shape) for kernel in kernels])
+    spectrum = np.linalg.svd(rows, compute_uv=False)
+    np.testing.assert_allclose(curve.values[:20], spectrum, atol=1e-9)
 
 
 def test_impossible_slices_and_missing_kernels_are_refused():

@@ -18,7 +18,7 @@ STRATA = (
     | {"config", "registry", "fitting", "printable"},
     {"ops"},
     {"layers"},
-    {"rewriters", "serving", "planning"},
+    {"rewriters", "serving", "planning", "slice_planning"},
     {"report", "training"},
     {"compression"},
     {"combining"},

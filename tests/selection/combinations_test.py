@@ -16,7 +16,7 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
-from tfapprox.planning import make_plan
+from tfapprox.planning import factorize_plan, make_plan
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.selection.greedy import score_tables
 from tfapprox.selection.problem import Budget, Problem
@@ -109,6 +109,103 @@ def test_a_selector_meets_the_budget_or_refuses_with_a_reason(decomposition, spe
             kept = {table.site for table, row in chosen if row is None}
             assert set(selection.reasons) == kept and all(selection.reasons.values())
     assert worked > 0
+
+
+GENERATOR_REASONS = (
+    "saves parameters, no multiply-adds", "saves no time", "shared by all", "saves none",
+    "channel slices", "out of reach", "needs a keep ratio", "leaves room",
+)  # fmt: skip
+
+
+def _convolutions() -> Inspection:
+    """Returns an inspection of four convolutions that slices of 4 x 4 x 3 x 3 divide."""
+    rng = np.random.default_rng(0)
+    places = (Geometry(padding="SAME", input_size=(6, 6)),)
+    basis = rng.standard_normal((3, 144))  # the slices are near each other's
+    kernels = [
+        (rng.standard_normal((8, 3)) @ basis + 0.3 * rng.standard_normal((8, 144)))
+        .reshape(2, 4, 3, 3, 4, 4).transpose(2, 3, 0, 4, 1, 5).reshape(3, 3, 8, 16)
+        for _ in range(4)
+    ]  # fmt: skip
+    sites = tuple(
+        Site(f"conv_{i}", "conv2d", kernel.astype(np.float32), places)
+        for i, kernel in enumerate(kernels)
+    )
+    params = sum(site.cost.params for site in sites)
+    return Inspection(sites, (), params, 4 * params)
+
+
+@pytest.mark.parametrize("name", registry.SELECTORS)
+def test_a_selector_chooses_the_code_size_of_a_generator_or_refuses_with_a_reason(name):
+    inspection = _convolutions()
+    options = CandidateOptions(slice_shape=(4, 4, 3, 3))
+    worked = 0
+    for budget in BUDGETS:
+        try:
+            config = CompressionConfig(budget, name, ("slice_generator",), candidates=options)
+            plan = make_plan(inspection, config, SpectrumCache())
+        except UserError as refusal:
+            message = str(refusal)
+            assert any(reason in message for reason in GENERATOR_REASONS), (budget, message)
+            assert set(re.findall(r"--[a-z_]+", message)) <= _flags(), message
+            assert "\n" not in message
+            continue
+        worked += 1
+        made = [v for v in plan.verdicts if v.choice is not None]
+        assert [v.site for v in made] == ["conv_1", "conv_2", "conv_3"]
+        assert len({v.choice.settings["code_size"] for v in made}) == 1
+        if budget.keep is not None:
+            spent = sum(getattr(v.after, budget.kind) for v in plan.verdicts)
+            assert spent <= budget.keep * getattr(inspection.cost, budget.kind)
+        else:
+            assert max(v.error for v in made) <= budget.max_error
+    no_choice = ("greedy", "latency", "alds_error", "alds_simple", "svd_error")
+    assert (worked > 0) == (name not in no_choice)
+
+
+def test_on_one_shared_curve_alds_takes_the_longest_codes_that_the_budget_admits():
+    inspection = _convolutions()
+    options = CandidateOptions(slice_shape=(4, 4, 3, 3))
+    for kind in ("params", "bytes"):
+        config = CompressionConfig(
+            Budget(kind, keep=0.6), decompositions=("slice_generator",), candidates=options
+        )
+        plan = make_plan(inspection, config, SpectrumCache())
+        (size,) = {c.settings["code_size"] for c in plan.choices.values()}
+        # The first convolution stays; a code takes 144 numbers and one for each of 24 slices.
+        assert size == int((0.6 * 4 * 1152 - 1152) // (144 + 24)) == 9
+        built = factorize_plan(inspection, plan, SpectrumCache())[1]
+        for verdict in plan.verdicts[1:]:
+            site = next(s for s in inspection.sites if s.name == verdict.site)
+            lost = np.linalg.norm(site.kernel - built[site.name].reconstruct())
+            assert verdict.error == pytest.approx(lost / np.linalg.norm(site.kernel), rel=1e-4)
+
+
+def test_evbmf_finds_the_dimensions_that_stand_out_of_all_slices():
+    config = CompressionConfig(
+        Budget("params", keep=0.9), "evbmf", ("slice_generator",),
+        candidates=CandidateOptions(slice_shape=(4, 4, 3, 3)),
+    )  # fmt: skip
+    plan = make_plan(_convolutions(), config, SpectrumCache())
+    assert {c.settings["code_size"] for c in plan.choices.values()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"decompositions": ("svd", "slice_generator")}, "stands alone"),
+        ({"metric": "operator"}, "in the metric frobenius"),
+        ({"calibration": "anchored"}, "not fitted to data"),
+        ({"faster": True}, "saves no time"),
+        ({"candidates": {"slice_shape": (4, 4)}}, "four numbers"),
+    ],
+)
+def test_what_means_nothing_for_a_generator_is_refused(settings, reason):
+    with pytest.raises(UserError, match=reason):
+        given = {"decompositions": ("slice_generator",), **settings}
+        if "candidates" in given:
+            given["candidates"] = CandidateOptions(**given["candidates"])
+        CompressionConfig(Budget("params", keep=0.5), **given)
 
 
 def test_a_plan_refuses_what_its_selector_refuses():

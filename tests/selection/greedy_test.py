@@ -98,6 +98,8 @@ def test_scores_of_another_model_or_no_scores_at_all_are_refused(tmp_path):
     ScoreCache(lambda *_: 0.5, [site_of("a")], path)(None, None)
     with pytest.raises(UserError, match="another model"):
         ScoreCache(lambda *_: 0.5, [site_of("a", seed=1)], path)
+    with pytest.raises(UserError, match="other calibration data"):
+        ScoreCache(lambda *_: 0.5, [site_of("a")], path, "other data")
     path.write_text("[1]")
     with pytest.raises(UserError, match="delete it"):
         ScoreCache(lambda *_: 0.5, [site_of("a")], path)

@@ -8,7 +8,7 @@ both, and puts it in place in one step. The source is never changed.
 import argparse
 
 from tfapprox.cli import sampling, slices, sweep
-from tfapprox.cli.compress_config import check, make_config, make_distillation
+from tfapprox.cli.compress_config import check, make_config, make_training
 from tfapprox.cli.compress_flags import add_flags
 from tfapprox.cli.inputs import calibration_data, choose_signature, evaluation, head
 from tfapprox.cli.output import read_text
@@ -73,7 +73,7 @@ def execute(args: argparse.Namespace) -> int:
                 warmup=warmup,
                 plan=given,
                 overwrite=args.overwrite,
-                distillation=make_distillation(args),
+                **make_training(args),
                 work_dir=args.work_dir,
                 run=not args.dont_run,
                 **model,

@@ -16,10 +16,9 @@ from tfapprox.training.distillation_config import DistillationConfig
 _PLANNING_FLAGS = ("selector", "decompositions", "metric", "include", "exclude")
 _EVBMF_FLAGS = ("evbmf_weakening", "evbmf_floor")
 _KEPT: tuple[CostKind, ...] = ("macs", "params", "bytes", "latency")
-_DISTILLATION_FLAGS = {
+_TRAINING_FLAGS = {
     "distill_learning_rate": "learning_rate",
     "distill_batch_size": "batch_size",
-    "distribution_strategy": "strategy",
 }
 _CANDIDATE_FLAGS = ("schemes", "slices", "rank_multiple")
 
@@ -82,23 +81,31 @@ def _check_data(args: argparse.Namespace) -> None:
     own_inputs = (args.labels or "").endswith(".npz")
     if args.labels is not None and args.calibration_data is None and not own_inputs:
         raise UserError("--labels are the classes of --calibration_data: give that too")
-    if args.distill_steps is None:
-        for flag in _DISTILLATION_FLAGS:
-            if getattr(args, flag) is not None:
-                raise UserError(f"--{flag} belongs to --distill_steps: give that too")
-    elif args.calibration_data is None:
-        raise UserError("--distill_steps trains on --calibration_data: give that too")
-    elif args.dry_run:
-        raise UserError("--distill_steps trains a finished model: drop it or --dry_run")
+    given = [f for f in ("distill_steps", "refine_steps") if getattr(args, f) is not None]
+    wanted = {"distribution_strategy": "distill_steps"}
+    for flag in (*_TRAINING_FLAGS, *wanted):
+        steps = wanted.get(flag, given[0] if given else "distill_steps")
+        if getattr(args, flag) is not None and steps not in given:
+            raise UserError(f"--{flag} belongs to --{steps}: give that too")
+    if given and args.calibration_data is None:
+        raise UserError(f"--{given[0]} trains on --calibration_data: give that too")
+    if given and args.dry_run:
+        raise UserError(f"--{given[0]} trains a finished model: drop it or --dry_run")
 
 
-def make_distillation(args: argparse.Namespace) -> DistillationConfig | None:
-    """Returns the training that the flags ask for, or None."""
-    if args.distill_steps is None:
-        return None
-    given = {f: getattr(args, flag) for flag, f in _DISTILLATION_FLAGS.items()}
-    given = {name: value for name, value in given.items() if value is not None}
-    return DistillationConfig(args.distill_steps, seed=args.seed, **given)
+def make_training(args: argparse.Namespace) -> dict[str, DistillationConfig]:
+    """Returns the training that the flags ask for: block by block (refinement), and of all."""
+    given = {f: getattr(args, flag) for flag, f in _TRAINING_FLAGS.items()}
+    shared = {name: value for name, value in given.items() if value is not None}
+    found = {}
+    if args.refine_steps is not None:
+        found["refinement"] = DistillationConfig(args.refine_steps, seed=args.seed, **shared)
+    if args.distill_steps is not None:
+        strategy = args.distribution_strategy or "none"
+        found["distillation"] = DistillationConfig(
+            args.distill_steps, seed=args.seed, strategy=strategy, **shared
+        )
+    return found
 
 
 def make_config(args: argparse.Namespace) -> CompressionConfig:

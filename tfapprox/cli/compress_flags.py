@@ -18,7 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_method_flags(parser.add_argument_group("method"))
     _add_plan_flags(parser.add_argument_group("plan"))
     _add_data_flags(parser.add_argument_group("data"))
-    _add_distillation_flags(parser.add_argument_group("distillation"))
+    _add_distillation_flags(parser.add_argument_group("training on the original's outputs"))
     _add_run_flags(parser.add_argument_group("run"))
     output = flags.add_output_flags(parser)
     output.add_argument(
@@ -84,7 +84,8 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
         choices=CALIBRATIONS,
         help="what those data are for: none, to compare models alone; symmetric, to fit every "
         "kernel to its inputs in the original; anchored, to fit it again, one after the other, to "
-        "its inputs in the compressed model, which is best and takes longer (default: symmetric)",
+        "its inputs in the compressed model, which is better and takes longer; rectified, the "
+        "same to what a ReLU behind it lets through (default: symmetric)",
     )
     group.add_argument(
         "--keep_biases",
@@ -112,6 +113,13 @@ def _add_data_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_distillation_flags(group: argparse._ArgumentGroup) -> None:
     usual = DistillationConfig(1)
+    group.add_argument(
+        "--refine_steps",
+        type=flags.positive,
+        metavar="N",
+        help="train the new factors block by block, each for N batches, to give what the same part "
+        "of the original does on --calibration_data; --distill_steps may follow (default: no)",
+    )
     group.add_argument(
         "--distill_steps",
         type=flags.positive,
@@ -157,8 +165,4 @@ def _add_run_flags(group: argparse._ArgumentGroup) -> None:
         help="examples in the calls whose latency counts (default: 1)",
     )
     flags.add_threads_flag(group)
-    group.add_argument(
-        "--dont_run",
-        action="store_true",
-        help="write, but never run, a model you don't trust: it is compared by structure alone",
-    )
+    flags.add_dont_run_flag(group)

@@ -1,6 +1,6 @@
 """What `tfapprox compress --decompositions slice_generator` does.
 
-One generator serves all kernels, so no selector chooses: the budget sets the code size.
+One generator serves all kernels, so the selector chooses one code size for all of them.
 """
 
 import argparse
@@ -14,8 +14,10 @@ from tfapprox.selection.problem import Budget
 
 NAME = "slice_generator"
 _UNUSED = (
-    "plan", "dry_run", "warmup", "selector", "metric", "exclude",
-    "schemes", "slices", "rank_multiple", "distill_steps", "work_dir",
+    "plan", "dry_run", "warmup", "metric", "exclude",
+    "schemes", "slices", "rank_multiple", "refine_steps", "distill_steps", "work_dir",
+    "sweep", "labels",
+    "calibration", "keep_biases", "scores", "keep_latency", "max_latency_ms", "threads",
 )  # fmt: skip
 
 
@@ -35,8 +37,10 @@ def execute(args: argparse.Namespace) -> int:
             args.include,
             tags=args.tag_set,
             signature=args.signature_def,
+            selector=args.selector or "alds",
             inputs=inputs,
             overwrite=args.overwrite,
+            run=not args.dont_run,
             progress=progress,
         )
     tell(args, report.plan, report)

@@ -5,7 +5,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from tfapprox.cli import flags
-from tfapprox.cli.compress_config import check, make_config, make_distillation
+from tfapprox.cli.compress_config import check, make_config, make_training
 from tfapprox.cli.inputs import calibration_data, choose_signature, evaluation, head
 from tfapprox.cli.output import print_json
 from tfapprox.cli.progress import ProgressBars
@@ -54,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
             signature=args.signature_def,
             inputs=head(data),
             calibration_data=data,
-            distillation=make_distillation(args),
+            **make_training(args),
             warmup=warmup,
             threads=args.threads,
             evaluate=evaluation(args, name, signature),

@@ -28,6 +28,7 @@ class Job:
     evaluate: Callable[[str], float] | None
     scores: str | PathLike[str] | None
     calibration_data: CalibrationData | None = None
+    refinement: DistillationConfig | None = None
     distillation: DistillationConfig | None = None
     work_dir: Path | None = None
     run: bool = True

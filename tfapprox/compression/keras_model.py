@@ -1,8 +1,11 @@
 """Compresses a Keras model in memory."""
 
+import hashlib
 from collections.abc import Callable
 from os import PathLike
 from typing import Any
+
+import numpy as np
 
 from tfapprox.compression.calibrating import Calibration, calibrate, keras_target
 from tfapprox.compression.scoring import score_both
@@ -16,7 +19,7 @@ from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
 from tfapprox.rewriters.plan import Plan
-from tfapprox.training.distillation_config import DistillationConfig
+from tfapprox.training.distillation_config import DistillationConfig, RefinedBlock
 
 _COMPARED = 64  # examples of the calibration data that both models are run on
 
@@ -30,6 +33,7 @@ def compress_model(
     calibration_data: Any = None,
     evaluate: Callable[[Any], float] | None = None,
     scores: str | PathLike[str] | None = None,
+    refinement: DistillationConfig | None = None,
     distillation: DistillationConfig | None = None,
     work_dir: str | PathLike[str] | None = None,
     progress: Progress = no_progress,
@@ -49,7 +53,9 @@ def compress_model(
         `model(inputs)` takes them, a function that returns batches, or an iterable of
         batches, such as a tf.data.Dataset; inputs alone, without labels.
       evaluate, scores: see `compress_saved_model`; here evaluate takes a Keras model.
-      distillation: train the new layers to give the original's outputs on those data.
+      refinement: train the new layers block by block, each for these steps, to give what
+        the same part of the original does on those data.
+      distillation: then train them all to give the original's outputs on those data.
       work_dir: keeps the training's state; a killed call that is made again goes on there.
       progress: told of every step.
 
@@ -64,9 +70,10 @@ def compress_model(
     from tfapprox.rewriters.keras_pruning import prune, pruning_of
     from tfapprox.rewriters.verify_keras import verify_keras_model
     from tfapprox.training.distill_keras_model import distill_keras_model
+    from tfapprox.training.refine_keras_model import refine_keras_model
 
-    if distillation is not None and calibration_data is None:
-        raise UserError("distillation trains on calibration data: give some")
+    if (refinement or distillation) is not None and calibration_data is None:
+        raise UserError("refinement and distillation train on calibration data: give some")
     clock = Clock()
     with clock("reading"):
         inspection = inspect_keras_model(model)
@@ -84,6 +91,7 @@ def compress_model(
             inspection.sites,
             lambda built: evaluate(rewrite_keras_model(model, built) if built else model),
             scores,
+            "" if calibration is None else _fitted_to(config, calibration_data),
         )
     if pruning_of(plan) if plan is not None else config.pruning:
         with clock("pruning"):
@@ -96,6 +104,13 @@ def compress_model(
         after = cost_after(inspection, plan)
         with clock("writing"):
             rewritten = rewrite_keras_model(model, factorizations)
+    refined: tuple[RefinedBlock, ...] = ()
+    if refinement is not None:
+        with clock("refining"):
+            refined = refine_keras_model(
+                rewritten, model, batches_of(calibration_data), refinement,
+                work_dir=work_dir, progress=progress,
+            )  # fmt: skip
     distilled = None
     if distillation is not None:
         with clock("distilling"):
@@ -122,5 +137,19 @@ def compress_model(
         peak_memory_bytes=peak_memory_bytes(),
         scores=measured,
         distillation=distilled,
+        refinement=refined,
     )
     return rewritten, report
+
+
+def _fitted_to(config: CompressionConfig, data: Any) -> str:
+    """Returns what candidates are fitted to, in a word that changes with it; see `ScoreCache`."""
+    import tensorflow as tf
+
+    from tfapprox.rewriters.keras_probe import head_of
+
+    digest = hashlib.sha256()
+    for array in tf.nest.flatten(head_of(data, _COMPARED)):
+        array = np.asarray(array)
+        digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return f"{digest.hexdigest()[:16]} {'' if config.correct_bias else 'about zero'}"

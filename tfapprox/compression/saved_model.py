@@ -1,14 +1,15 @@
 """Compresses a SavedModel directory: plan, rewrite, verify, measure, publish, report."""
 
-import json
+import dataclasses
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
 from tfapprox.compression.calibrating import Calibration, calibrate, saved_model_target
 from tfapprox.compression.job import Job
-from tfapprox.compression.resuming import keep_plan, kept_plan
-from tfapprox.compression.scoring import score_both, score_saved_models
+from tfapprox.compression.learning import fixed_note, train_factors
+from tfapprox.compression.resuming import keep_plan, kept_plan, origins
+from tfapprox.compression.scoring import fitted_to, score_both, score_saved_models
 from tfapprox.compression.steps import Clock, decide, model_size
 from tfapprox.compression.timing import (
     SlowerError,
@@ -17,7 +18,8 @@ from tfapprox.compression.timing import (
     time_original,
     with_fewer_sites,
 )
-from tfapprox.compression.verifying import NOT_RUN, check_runs, verify_result
+from tfapprox.compression.traces import disk_bytes, leave_traces
+from tfapprox.compression.verifying import check_runs, verify_result
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
@@ -30,14 +32,15 @@ from tfapprox.planning import (
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
-from tfapprox.rewriters.plan import EXTRA, Plan
+from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.publish import check_target, staged
+from tfapprox.rewriters.verify import NOT_RUN
 from tfapprox.serving.calibration_data import CalibrationData, Source, open_calibration_data
 from tfapprox.serving.cc_loader import find_signature
 from tfapprox.serving.inputs import Inputs
 from tfapprox.serving.signature import default_signature, read_signatures
 from tfapprox.serving.warmup import check_warmup_support, write_warmup
-from tfapprox.training.distillation_config import Distillation, DistillationConfig
+from tfapprox.training.distillation_config import DistillationConfig
 
 ModelPath = str | PathLike[str]
 
@@ -67,7 +70,7 @@ def plan_saved_model(
     from tfapprox.rewriters.saved_model import open_saved_model
 
     progress("reading the model", 0, 0)
-    data = _open_data(calibration_data, source, tags, signature)
+    data = open_data(calibration_data, source, tags, signature)
     inputs = _or_head(inputs, data)
     opened = open_saved_model(str(source), tags, signature, _shapes(inputs))
     inspection, timed = opened.inspection, None
@@ -79,8 +82,11 @@ def plan_saved_model(
             Path(source), inputs, tags, signature, config, threads, inspection.sites,
             progress,
         )  # fmt: skip
-    score = score_saved_models(Path(source), opened, inspection.sites, evaluate, scores)
-    return make_plan(inspection, config, SpectrumCache(), progress, timed, score)
+    score = score_saved_models(
+        Path(source), opened, inspection.sites, evaluate, scores, fitted_to(config, data)
+    )
+    plan = make_plan(inspection, config, SpectrumCache(), progress, timed, score)
+    return dataclasses.replace(plan, settings={**plan.settings, **origins(config, data)})
 
 
 def compress_saved_model(
@@ -101,6 +107,7 @@ def compress_saved_model(
     scores: ModelPath | None = None,
     spectra: SpectrumCache | None = None,
     run: bool = True,
+    refinement: DistillationConfig | None = None,
     distillation: DistillationConfig | None = None,
     work_dir: ModelPath | None = None,
     progress: Progress = no_progress,
@@ -134,8 +141,9 @@ def compress_saved_model(
       spectra: what earlier calls for the same model have found; filled for later ones.
       run: False for a model that is not to be trusted: it is read, planned and written, but
         never run; so it is compared by structure alone, and nothing is measured.
-      distillation: train the new factors to give the original's outputs on the calibration
-        data.
+      refinement: train the new factors block by block, each for these steps, to give what
+        the same part of the original does on the calibration data.
+      distillation: then train them all to give the original's outputs on those data.
       work_dir: keeps the plan and the training's state; a killed call that is made again
         goes on there.
       progress: told of every step.
@@ -145,16 +153,16 @@ def compress_saved_model(
         nothing to replace, or no result that is faster where the config asks for one.
       VerificationError: the result, read back, is not what it should be.
     """
-    if distillation is not None and calibration_data is None:
-        raise UserError("distillation trains on calibration data: give some")
-    data = _open_data(calibration_data, source, tags, signature)
+    if (refinement or distillation) is not None and calibration_data is None:
+        raise UserError("refinement and distillation train on calibration data: give some")
+    data = open_data(calibration_data, source, tags, signature)
     job = Job(
         Path(source), Path(destination), config, tuple(tags), signature, _or_head(inputs, data),
         warmup, overwrite, tuple(batch_sizes), threads, evaluate, scores, data,
-        distillation, None if work_dir is None else Path(work_dir), run,
+        refinement, distillation, None if work_dir is None else Path(work_dir), run,
     )  # fmt: skip
     check_runs(job)
-    plan = plan or kept_plan(job.work_dir, job.source, config)
+    plan = plan or kept_plan(job)
     clock = Clock()
     notes: list[str] = []
     while True:
@@ -198,26 +206,29 @@ def _attempt(
         with clock("timing"):
             timed = time_original(job.source, job.inputs, job.tags, job.signature, config,
                                    job.threads, inspection.sites, progress)  # fmt: skip
-    score = score_saved_models(job.source, opened, inspection.sites, job.evaluate, job.scores)
+    score = score_saved_models(
+        job.source, opened, inspection.sites, job.evaluate, job.scores,
+        fitted_to(config, job.calibration_data),
+    )  # fmt: skip
     plan, factorizations, spectra = decide(
         inspection, config, plan, clock, progress, timed, score, spectra, calibration
     )
-    keep_plan(job.work_dir, job.source, plan)
+    origin = origins(config, job.calibration_data, job.refinement, job.distillation)
+    plan = dataclasses.replace(plan, settings={**plan.settings, **origin})
+    keep_plan(job, plan)
     with staged(job.destination) as staging:
         with clock("writing"):
             progress("writing", 0, 0)
             write_saved_model(opened, factorizations, str(staging))
             if job.warmup is not None:
                 write_warmup(staging, job.warmup, job.signature, job.tags)
-        before = model_size(inspection.cost, _disk_bytes(job.source))
-        after = model_size(cost_after(inspection, plan), _disk_bytes(staging))
+        before = model_size(inspection.cost, disk_bytes(job.source))
+        after = model_size(cost_after(inspection, plan), disk_bytes(staging))
+        notes = [*notes, *fixed_note(job, opened, factorizations)]
         curves, remarks = collect_spectra(inspection, plan, spectra), inspection.notes
         # TensorFlow is to load both models now: give it the memory back.
         del opened, inspection, factorizations, spectra, score, calibration
-        distilled = None
-        if job.distillation is not None:
-            with clock("distilling"):
-                distilled = _distil(job, job.distillation, staging, progress)
+        refined, distilled = train_factors(job, staging, clock, progress)
         with clock("verifying"):
             verification = verify_result(job, staging, progress)
         measured = None
@@ -243,17 +254,21 @@ def _attempt(
             peak_memory_bytes=peak_memory_bytes(),
             scores=measured,
             distillation=distilled,
+            refinement=refined,
         )
-        _leave_traces(staging, report)
+        leave_traces(staging, report)
     return report
 
 
-def _open_data(
+def open_data(
     source: Source | None, model: ModelPath, tags: Sequence[str], signature: str | None
 ) -> CalibrationData | None:
-    if source is None:
-        return None
-    if isinstance(source, CalibrationData):
+    """Returns a stream of the data, which may be one already; None where there are none.
+
+    Raises:
+      UserError: no SavedModel or signature, or data that do not fit it.
+    """
+    if source is None or isinstance(source, CalibrationData):
         return source
     signatures = read_signatures(str(model), tags)
     name = signature or default_signature(signatures)
@@ -266,29 +281,3 @@ def _or_head(inputs: Inputs | None, data: CalibrationData | None) -> Inputs | No
 
 def _shapes(inputs: Inputs | None) -> dict[str, tuple[int, ...]]:
     return {key: value.shape for key, value in (inputs or {}).items()}
-
-
-def _distil(
-    job: Job, config: DistillationConfig, staging: Path, progress: Progress
-) -> Distillation:
-    from tfapprox.training.distill_saved_model import distill_saved_model
-
-    assert job.calibration_data is not None
-    signature = job.signature or default_signature(read_signatures(str(job.source), job.tags))
-    return distill_saved_model(
-        staging, job.source, job.calibration_data, config,
-        signature=signature, tags=job.tags, work_dir=job.work_dir, progress=progress,
-    )  # fmt: skip
-
-
-def _disk_bytes(model: Path) -> int:
-    """Returns the bytes of a SavedModel's files, but for what only tfapprox reads."""
-    files = (path for path in model.rglob("*") if path.is_file())
-    return sum(f.stat().st_size for f in files if not f.is_relative_to(model / EXTRA))
-
-
-def _leave_traces(model: Path, report: Report) -> None:
-    folder = model / EXTRA
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "plan.json").write_text(report.plan.to_json() + "\n")
-    (folder / "report.json").write_text(json.dumps(report.to_json()) + "\n")

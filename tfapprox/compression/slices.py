@@ -6,28 +6,23 @@ disk and on its way there. Servers compute each kernel once, when they load the 
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-
+from tfapprox import registry
 from tfapprox.accounting.site import Site
 from tfapprox.compression.joint import write_planned
-from tfapprox.decompositions.generated import configuration, generate, usual_shape
-from tfapprox.decompositions.slice_generator import (
-    SliceShape,
-    code_size_for_error,
-    code_size_within,
-)
+from tfapprox.decompositions.generated import NAME, generate, usual_shape
+from tfapprox.decompositions.slice_generator import SliceShape
 from tfapprox.errors import UserError
 from tfapprox.planning import Progress, no_progress
 from tfapprox.report.report import Report
-from tfapprox.rewriters.inspection import Inspection
-from tfapprox.rewriters.plan import Plan, Verdict
+from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.publish import check_target
 from tfapprox.rewriters.saved_model import open_saved_model
 from tfapprox.selection.problem import Budget
 from tfapprox.serving.inputs import Inputs
+from tfapprox.slice_planning import choose_code_size, slice_verdicts
 
 
 def generate_saved_model_slices(
@@ -39,8 +34,10 @@ def generate_saved_model_slices(
     *,
     tags: Sequence[str] = ("serve",),
     signature: str | None = None,
+    selector: str = "alds",
     inputs: Inputs | None = None,
     overwrite: bool = False,
+    run: bool = True,
     progress: Progress = no_progress,
 ) -> Report:
     """Writes a SavedModel whose chosen kernels are generated once, at load.
@@ -55,8 +52,11 @@ def generate_saved_model_slices(
       which: regular expression searched in site names; by default every convolution
         but the first.
       tags, signature: of the graph, and whose costs count.
+      selector: chooses the code size for a budget, from the errors of all code sizes.
       inputs: to compare both models on; made up when None.
       overwrite: replace a SavedModel that is at `destination`.
+      run: False for a model that is not to be trusted: it is never run, and the result is
+        compared by structure alone.
       progress: told of every step.
 
     Raises:
@@ -77,27 +77,24 @@ def generate_saved_model_slices(
         raise UserError(f"{source} has no kernel to generate: {reasons or 'no convolution'}")
     kernels = [site.kernel for site in sites]
     shape = SliceShape(*slice_shape) if slice_shape else usual_shape(kernels)
-    size = _code_size(code_size, kernels, shape, inspection)
+    size = code_size
+    if isinstance(code_size, Budget):
+        chooser = registry.look_up("selector", selector)
+        size = choose_code_size(sites, shape, code_size, inspection, chooser)
     made, errors = generate(kernels, shape, size)
     built = {site.name: one for site, one in zip(sites, made, strict=True)}
-    choice = configuration(shape, size)
-    replaced = {
-        site.name: Verdict(
-            site.name, site.kind, site.kernel.shape, choice, "", error, site.cost,
-            built[site.name].cost(site.geometries),
-        )
-        for site, error in zip(sites, errors, strict=True)
-    }  # fmt: skip
-    verdicts = [replaced.get(site.name) or _dense(site, kept) for site in inspection.sites]
+    told = dict(zip(built, errors, strict=True))
     settings = {
-        "decompositions": [choice.decomposition],
+        "decompositions": [NAME],
+        "selector": selector if isinstance(code_size, Budget) else None,
         "metric": "frobenius",
         "include": which,
         "budget": _budget_to_json(code_size),
     }
     return write_planned(
-        opened, Plan(tuple(verdicts), settings), built, destination, inputs, tags,
-        progress=progress,
+        opened, Plan(slice_verdicts(inspection, built, told, kept), settings), built,
+        destination, inputs, tags,
+        progress=progress, run=run,
     )  # fmt: skip
 
 
@@ -115,37 +112,6 @@ def _reasons(sites: Sequence[Site], which: str | None, constant: Collection[str]
         elif site.name in constant:
             kept[site.name] = "its kernel is a constant, no variable"
     return kept
-
-
-def _dense(site: Site, kept: Mapping[str, str]) -> Verdict:
-    shape, reason = site.kernel.shape, kept[site.name]
-    return Verdict(site.name, site.kind, shape, None, reason, 0.0, site.cost, site.cost)
-
-
-def _code_size(
-    wanted: int | Budget,
-    kernels: Sequence[np.ndarray],
-    shape: SliceShape,
-    inspection: Inspection,
-) -> int:
-    if isinstance(wanted, int):
-        return wanted
-    if wanted.max_error is not None:
-        return code_size_for_error(kernels, shape, wanted.max_error)
-    if wanted.kind not in ("params", "bytes"):
-        raise UserError(
-            "a slice generator saves parameters, no multiply-adds: give a share of the "
-            "parameters (--keep_params) or of the bytes, or an error (--max_error)"
-        )
-    budget = wanted.relative_to(inspection.cost)
-    assert budget.keep is not None
-    if budget.kind == "params":
-        others = inspection.params - sum(kernel.size for kernel in kernels)
-        return code_size_within(kernels, shape, budget.keep * inspection.params - others)
-    itemsize = max(kernel.dtype.itemsize for kernel in kernels)
-    others = inspection.param_bytes - sum(kernel.nbytes for kernel in kernels)
-    left = budget.keep * inspection.param_bytes - others
-    return code_size_within(kernels, shape, left / itemsize)
 
 
 def _budget_to_json(wanted: int | Budget) -> dict:

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfapprox.compression.saved_model import ModelPath, compress_saved_model
+from tfapprox.compression.resuming import difference, origins
+from tfapprox.compression.saved_model import ModelPath, compress_saved_model, open_data
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
@@ -54,6 +55,10 @@ def sweep_saved_model(
     source, kind = Path(source), config.budget.kind
     wanted = _check(ratios)
     spectra = SpectrumCache()
+    tags, signature = options.get("tags", ("serve",)), options.get("signature")
+    data = open_data(options.get("calibration_data"), source, tags, signature)
+    options["calibration_data"] = data
+    origin = None
 
     def compress(target: Path, config: CompressionConfig, progress: Progress) -> Report:
         return compress_saved_model(
@@ -70,7 +75,11 @@ def sweep_saved_model(
             continue
         target = Path(destination, ratio_name(ratio))
         check_target(target, source, overwrite=True)
-        known = None if overwrite else _finished(target, source, one)
+        known = None
+        if target.exists() and not overwrite:
+            trained = (options.get(key) for key in ("refinement", "distillation"))
+            origin = origin or origins(config, data, *trained)
+            known = _finished(target, source, one, origin)
         if known is not None:
             points.append(SweepPoint(ratio, known, resumed=True))
         else:
@@ -117,14 +126,15 @@ def _measured_only(
     return dataclasses.replace(point, report=report)
 
 
-def _finished(target: Path, source: Path, config: CompressionConfig) -> Report | None:
-    """Returns the report of a ratio that an earlier run finished, None if there is nothing.
+def _finished(
+    target: Path, source: Path, config: CompressionConfig, origin: Mapping[str, Any]
+) -> Report:
+    """Returns the report of a ratio that an earlier run finished.
 
     Raises:
-      UserError: something else is there, or it was made otherwise or of another source.
+      UserError: something else is there, or it was made otherwise, or of another source or
+        other calibration data.
     """
-    if not target.exists():
-        return None
     file = target / EXTRA / "report.json"
     if not file.is_file():
         raise UserError(f"{target} exists and holds no result of a sweep; choose another directory")
@@ -132,14 +142,12 @@ def _finished(target: Path, source: Path, config: CompressionConfig) -> Report |
         report = Report.from_json(json.loads(file.read_text()), str(file))
     except ValueError as error:
         raise UserError(f"{file} can't be read, use --overwrite: {error}") from error
-    asked = config.to_json()
-    usual = [k for k in ("metric", "calibration") if asked[k] is None]  # the plan spells them out
-    changed = [k for k, v in asked.items() if k not in usual and report.plan.settings.get(k) != v]
+    changed = difference(report.plan.settings, config, origin)
     if Path(report.source).resolve() != source.resolve():
-        changed = ["source"]
+        changed = "source"
     if changed:
         raise UserError(
-            f"{target} was made with another {changed[0]}: pass --overwrite, or choose another "
+            f"{target} was made with another {changed}: pass --overwrite, or choose another "
             "directory"
         )
     if max(f.stat().st_mtime for f in source.rglob("*")) > file.stat().st_mtime:

@@ -5,12 +5,9 @@ from pathlib import Path
 
 from tfapprox.compression.job import Job
 from tfapprox.compression.steps import require_passed
-from tfapprox.errors import UserError, VerificationError
+from tfapprox.errors import UserError
 from tfapprox.planning import Progress
 from tfapprox.rewriters.agreement import Verification
-from tfapprox.serving.signature import read_signatures
-
-NOT_RUN = "neither model was run: compare them with tfapprox verify where that is safe"
 
 
 def verify_result(job: Job, staging: Path, progress: Progress) -> Verification | None:
@@ -19,13 +16,10 @@ def verify_result(job: Job, staging: Path, progress: Progress) -> Verification |
     Raises:
       VerificationError: it is not what it should be.
     """
-    from tfapprox.rewriters.verify import compare_structure, verify_saved_model
+    from tfapprox.rewriters.verify import require_same_structure, verify_saved_model
 
     if not job.run:
-        found, wanted = (read_signatures(str(m), job.tags) for m in (staging, job.source))
-        failures = compare_structure(found, wanted)
-        if failures:
-            raise VerificationError(f"the rewritten model was not written: {'; '.join(failures)}")
+        require_same_structure(str(staging), str(job.source), job.tags)
         return None
     verification = verify_saved_model(
         str(staging), str(job.source), job.inputs,
@@ -47,6 +41,7 @@ def check_runs(job: Job) -> None:
         "a warmup record": job.warmup,
         "labels or an evaluate function": job.evaluate,
         "a budget or objective of latency": job.config.measures_latency,
+        "refinement": job.refinement,
         "distillation": job.distillation,
         "calibration of errors": job.calibration_data is not None and job.config.calibrates,
     }

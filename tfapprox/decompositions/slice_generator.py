@@ -154,43 +154,37 @@ def project(
     return SliceFit(slice_shape, generator, tuple(codes), tuple(errors))
 
 
-def code_size_within(
-    kernels: Sequence[np.ndarray], slice_shape: SliceShape, max_params: float
-) -> int:
-    """Returns the largest code size whose generator and codes have at most `max_params` entries.
+@dataclasses.dataclass(frozen=True, eq=False)
+class SharedCurve:
+    """What codes of 1, 2, ... numbers lose.
 
-    Raises:
-      UserError: not even codes of one number fit.
+    Attributes:
+      errors: [slice size], the largest relative error of any kernel.
+      values: [slice size], singular values of the matrix of all slices.
+      slices: rows of that matrix.
     """
-    slices = sum(slice_shape.count(kernel.shape) for kernel in kernels)
-    code_size = int(max_params // (slice_shape.size + slices))
-    if code_size < 1:
-        raise UserError(
-            f"codes of one number and their generator take {slice_shape.size + slices} "
-            f"parameters, more than the {max(0, int(max_params))} left for them; keep more "
-            "parameters, or take smaller slices"
-        )
-    return min(code_size, slice_shape.size)
+
+    errors: np.ndarray
+    values: np.ndarray
+    slices: int
 
 
-def code_size_for_error(
-    kernels: Sequence[np.ndarray], slice_shape: SliceShape, max_error: float
-) -> int:
-    """Returns a code size that keeps the relative error of every kernel within `max_error`.
+def shared_curve(kernels: Sequence[np.ndarray], slice_shape: SliceShape) -> SharedCurve:
+    """Returns the errors of all code sizes from one decomposition.
 
-    It is the smallest one where the slice shape divides all kernels. Otherwise padding
-    entries are taken for zeros here, which can only ask for more.
+    They are exact where the slice shape divides all kernels. Otherwise padding entries are
+    taken for zeros here, which can only make errors larger.
     """
     rows = [partition(kernel, slice_shape).astype(np.float64) for kernel in kernels]
     codes, _ = truncated_svd(np.concatenate(rows), slice_shape.size)
     ends = np.cumsum([len(x) for x in rows])[:-1]
-    needed = 1
+    largest = np.zeros(slice_shape.size)
     for kernel, own in zip(kernels, np.split(codes, ends), strict=True):
         energy = np.sum(own**2, axis=0)
-        tails = np.append(np.cumsum(energy[::-1])[::-1], 0.0)  # what codes of n numbers miss
-        bound = (max_error**2 + 1e-24) * np.sum(kernel.astype(np.float64) ** 2)
-        needed = max(needed, int(np.argmax(tails <= bound)))
-    return needed
+        tails = np.append(np.cumsum(energy[::-1])[::-1], 0.0)[1:]  # what codes of n numbers miss
+        whole = float(np.sum(kernel.astype(np.float64) ** 2)) or 1.0
+        largest = np.maximum(largest, np.sqrt(tails / whole))
+    return SharedCurve(largest, np.sqrt(np.sum(codes**2, axis=0)), len(codes))
 
 
 def check_code_size(code_size: int, slice_shape: SliceShape) -> None:

@@ -11,7 +11,7 @@ from tfapprox.report.spectra import SiteSpectrum
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.latency import Latency
-from tfapprox.training.distillation_config import Distillation
+from tfapprox.training.distillation_config import Distillation, RefinedBlock
 
 REPORT_VERSION = 1
 
@@ -51,7 +51,8 @@ class Report:
       verification: None when it was not done.
       latency: one for each batch size; empty when not measured.
       scores: None without labels or a function that evaluates.
-      distillation: None where nothing was trained.
+      distillation: None where the whole was not trained.
+      refinement: what came of each block; empty where blocks were not trained.
       spectra: singular values of the sites that were looked at.
       notes: remarks for the user.
       seconds: phase -> seconds it took.
@@ -72,6 +73,7 @@ class Report:
     peak_memory_bytes: int = 0
     scores: Scores | None = None
     distillation: Distillation | None = None
+    refinement: tuple[RefinedBlock, ...] = ()
 
     @property
     def replaced(self) -> int:
@@ -96,6 +98,7 @@ class Report:
             "peak_memory_bytes": self.peak_memory_bytes,
             "scores": self.scores and dataclasses.asdict(self.scores),
             "distillation": self.distillation and self.distillation.to_json(),
+            "refinement": [block.to_json() for block in self.refinement],
         }
 
     @classmethod
@@ -130,6 +133,7 @@ class Report:
                 distillation=Distillation.from_json(body["distillation"])
                 if body.get("distillation")
                 else None,
+                refinement=tuple(map(RefinedBlock.from_json, body.get("refinement", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UserError):

@@ -18,7 +18,7 @@ from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.latency import Latency
-from tfapprox.training.distillation_config import Distillation
+from tfapprox.training.distillation_config import Distillation, RefinedBlock
 
 _NO_TABLE_WIDTH = 100  # of a pipe or file, where there is no terminal to ask
 
@@ -89,6 +89,12 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
             _change(verdict.before.macs, verdict.after.macs),
         )
     console.print(table)
+    if plan.settings.get("calibration") in ("anchored", "rectified"):
+        seen = plan.settings.get("rectified") or ()
+        behind = f" ({len(seen)} of them behind a ReLU)" if seen else ""
+        console.print(
+            Text(f"errors are of sites' outputs{behind} in the compressed model, as fitted", "dim")
+        )
 
 
 def print_verification(verification: Verification, console: Console | None = None) -> None:
@@ -104,7 +110,7 @@ def print_verification(verification: Verification, console: Console | None = Non
         )
     if verification.outputs:
         console.print(table)
-    console.print(Text(f"Inputs: {verification.inputs}"))
+    console.print(Text(printable(f"Inputs: {verification.inputs}")))
     for failure in verification.failures:
         console.print(Text(printable(f"✗ {failure}"), "red"))
     if verification.passed:
@@ -160,6 +166,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         print_verification(report.verification, console)
     if report.latency:
         print_latency(report.latency, console)
+    if report.refinement:
+        _print_refinement(report.refinement, console)
     if report.distillation is not None:
         _print_distillation(report.distillation, console)
     console.print(Text(speed_verdict(report)))
@@ -179,7 +187,7 @@ def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
     console.print(table)
     for point in sweep.points:
         if point.failure:
-            console.print(Text(f"✗ {ratio_name(point.ratio)}: {point.failure}", "red"))
+            console.print(Text(printable(f"✗ {ratio_name(point.ratio)}: {point.failure}"), "red"))
         elif point.resumed:
             console.print(Text(f"{ratio_name(point.ratio)} was there already", "dim"))
 
@@ -191,6 +199,19 @@ def _print_distillation(told: Distillation, console: Console) -> None:
         f"{error(told.error_after)} (step {told.best_step})"
     )
     _print_notes(told.notes, console)
+
+
+def _print_refinement(blocks: Sequence[RefinedBlock], console: Console) -> None:
+    steps = sum(block.training.steps for block in blocks)
+    table = _table("Refined blocks, up to", "Factors", "Error before", "Error after")
+    for block in blocks:
+        told = block.training
+        errors = error(told.error_before), error(told.error_after)
+        table.add_row(*_texts(block.name), str(len(block.factors)), *errors)
+    console.print(table)
+    console.print(f"{len(blocks)} blocks were trained for {steps} steps in all, each by itself")
+    for block in blocks:
+        _print_notes([f"{block.name}: {note}" for note in block.training.notes], console)
 
 
 def _console() -> Console:

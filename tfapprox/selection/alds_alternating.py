@@ -10,6 +10,7 @@ from tfapprox.selection.error_bound import select_error_bound
 from tfapprox.selection.frontier import feasible_frontiers
 from tfapprox.selection.problem import CandidateTable, CostKind, Problem, Selection
 
+_SIZES = ("rank", "code_size")
 _SWEEPS = 50  # a guard: every sweep lowers the error or is the last
 
 
@@ -80,7 +81,7 @@ def _families(table: CandidateTable) -> list[_Family]:
     """Returns the families of a site, or one without rows if it has no candidates."""
     groups: dict[tuple, list[int]] = {}
     for index, row in enumerate(table.configurations):
-        shared = [item for item in row.settings.items() if not item[0].startswith("rank")]
+        shared = [item for item in row.settings.items() if not item[0].startswith(_SIZES)]
         groups.setdefault((row.decomposition, *shared), []).append(index)
     return [_Family(rows, table.take(rows)) for rows in list(groups.values()) or [[]]]
 

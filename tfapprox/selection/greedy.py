@@ -86,18 +86,24 @@ def score_tables(
 class ScoreCache:
     """Remembers scores in a JSON file, so that an interrupted search goes on where it was.
 
-    The file belongs to one model, by its kernels, and one way to evaluate: it can't
-    know when the user's data change.
+    The file belongs to one model, by its kernels, to what they are fitted to, and to one way
+    to evaluate: it can't know when the user's labels change.
     """
 
-    def __init__(self, score: Score, sites: Sequence[Site], path: Path):
+    def __init__(self, score: Score, sites: Sequence[Site], path: Path, fitted_to: str = ""):
         """Reads the file, if there is one.
 
+        Args:
+          score: what is remembered.
+          sites: of the model.
+          path: of the file.
+          fitted_to: names the calibration data, and how they are used; "" without any.
+
         Raises:
-          UserError: it is not of this kind, or of another model.
+          UserError: it is not of this kind, or of another model or other calibration data.
         """
         self._score, self._path = score, path
-        self._model = _digest(sites)
+        self._model = _digest(sites, fitted_to)
         self._scores: dict[str, float] = self._read() if path.exists() else {}
 
     def __call__(self, site: Site | None, configuration: Configuration | None) -> float:
@@ -122,7 +128,8 @@ class ScoreCache:
             ) from error
         if model != self._model:
             raise UserError(
-                f"{self._path} has the scores of another model; delete it or name another file"
+                f"{self._path} has the scores of another model, or of fits to other calibration "
+                "data; delete it or name another file"
             )
         return scores
 
@@ -137,9 +144,10 @@ class ScoreCache:
             raise UserError(f"{self._path} can't be written: {error.strerror}") from error
 
 
-def _digest(sites: Sequence[Site]) -> str:
-    digest = hashlib.sha256()
+def _digest(sites: Sequence[Site], fitted_to: str) -> str:
+    digest = hashlib.sha256(fitted_to.encode())
     for site in sites:
-        digest.update(f"{site.name} {site.kernel.shape} {site.kernel.dtype}".encode())
+        weight = "" if site.weight is None else type(site.weight).__name__
+        digest.update(f"{site.name} {site.kernel.shape} {site.kernel.dtype}{weight}".encode())
         digest.update(np.ascontiguousarray(site.kernel).tobytes())
     return digest.hexdigest()[:16]

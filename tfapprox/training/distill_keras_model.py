@@ -47,27 +47,27 @@ def distill_keras_model(
             "a Keras model is trained where its variables are: call compress_model in the scope "
             f"of a tf.distribute strategy, in the place of strategy={config.strategy!r}"
         )
-    variables = _new_variables(rewritten, original)
+    variables = new_variables(rewritten, original)
     if not variables:
         raise UserError(f"model {rewritten.name} has no layer that {original.name} lacks")
     structure = next(iter(batches), None)
     if structure is None:
         raise UserError("the calibration data hold no batch")
     examples, note = collect_examples(
-        (_arrays(_named("input", batch)) for batch in batches),
-        lambda inputs: _arrays(_call(original, inputs, structure)),
+        (_arrays(keyed("input", batch)) for batch in batches),
+        lambda inputs: _arrays(call_by_keys(original, inputs, structure)),
         progress,
     )
     examples = halves(examples, examples[0].inputs)
     folder = None if work_dir is None else RunFolder(work_dir)
     result = distill(
-        lambda inputs: _call(rewritten, inputs, structure),
+        lambda inputs: call_by_keys(rewritten, inputs, structure),
         variables, examples, config, folder, progress,
     )  # fmt: skip
     return dataclasses.replace(result, notes=(*result.notes, *([note] if note else [])))
 
 
-def _new_variables(rewritten: Any, original: Any) -> dict[str, tf.Variable]:
+def new_variables(rewritten: Any, original: Any) -> dict[str, tf.Variable]:
     """Returns the weights of layers that differ in kind or shape from the original's."""
     old = layers_by_path(original)
     found = {}
@@ -83,12 +83,19 @@ def _new_variables(rewritten: Any, original: Any) -> dict[str, tf.Variable]:
     return found
 
 
-def _call(model: Any, inputs: dict[str, Any], structure: Any) -> dict[str, Any]:
+def call_by_keys(model: Any, inputs: dict[str, Any], structure: Any) -> dict[str, Any]:
+    """Returns the outputs of a model in inference, by keys that number them.
+
+    Args:
+      inputs: by such keys too.
+      structure: how the model's inputs are nested.
+    """
     packed = tf.nest.pack_sequence_as(structure, [inputs[key] for key in sorted(inputs)])
-    return _named("output", model(packed, training=False))
+    return keyed("output", model(packed, training=False))
 
 
-def _named(word: str, nest: Any) -> dict[str, Any]:
+def keyed(word: str, nest: Any) -> dict[str, Any]:
+    """Returns what a nest holds, by a word and a number."""
     return {f"{word} {i:03}": value for i, value in enumerate(tf.nest.flatten(nest))}
 
 

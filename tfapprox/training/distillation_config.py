@@ -79,3 +79,26 @@ class Distillation:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Distillation":
         return cls(**{**body, "notes": tuple(body["notes"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinedBlock:
+    """What came of training one block to give what the original does there.
+
+    Attributes:
+      name: of what gives the block's output.
+      factors: that were trained.
+      training: judged on that output alone.
+    """
+
+    name: str
+    factors: tuple[str, ...]
+    training: Distillation
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "RefinedBlock":
+        training = Distillation.from_json(body["training"])
+        return cls(body["name"], tuple(body["factors"]), training)

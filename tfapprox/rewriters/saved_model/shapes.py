@@ -190,12 +190,13 @@ def _all_references(body: Body, node: node_def_pb2.NodeDef, outputs: list) -> li
         return [body.canonical(f"{node.name}:{i}") for i in range(len(outputs))]
     references = []
     for argument in definition.output_arg:
-        count = _argument_count(argument, node)
+        count = argument_count(argument, node)
         references += [f"{node.name}:{argument.name}:{i}" for i in range(count)]
     return references[: len(outputs)]
 
 
-def _argument_count(argument: Any, node: node_def_pb2.NodeDef) -> int:
+def argument_count(argument: Any, node: node_def_pb2.NodeDef) -> int:
+    """Returns how many outputs an output argument of the node's operation stands for."""
     if argument.number_attr:
         return attribute(node, argument.number_attr).i
     if argument.type_list_attr:
@@ -213,7 +214,7 @@ def _recorded_outputs(node: node_def_pb2.NodeDef) -> Tensors:
             types += attribute(node, argument.type_list_attr).list.type
         else:
             dtype = argument.type or attribute(node, argument.type_attr).type
-            types += [dtype] * _argument_count(argument, node)
+            types += [dtype] * argument_count(argument, node)
     shapes = [_proto_shape(s) for s in recorded] + [None] * len(types)
     return [_placeholder(dtype, shape) for dtype, shape in zip(types, shapes, strict=False)]
 
