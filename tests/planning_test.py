@@ -8,6 +8,7 @@ import pytest
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
+from tfapprox.calibration.weights import DiagonalWeight
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
@@ -16,6 +17,7 @@ from tfapprox.planning import (
     factorize_plan,
     full_rank_plan,
     make_plan,
+    metric_for,
     offer_tables,
 )
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
@@ -157,3 +159,23 @@ def test_settings_survive_json():
 def test_bad_settings_are_refused_by_name(settings, complaint):
     with pytest.raises(UserError, match=complaint):
         dataclasses.replace(HALF, **settings)
+
+
+@pytest.mark.parametrize(
+    "selector, without, with_data",
+    [
+        ("alds", "operator", "covariance"),
+        ("pca", "frobenius", "covariance"),
+        ("lrank", "frobenius", "output"),
+        ("evbmf", "frobenius", "frobenius"),
+    ],
+)
+def test_calibration_data_bring_a_metric_of_their_own(selector, without, with_data):
+    config = dataclasses.replace(HALF, selector=selector)
+    site = _site("site", 1, 1, 4, 4)
+    weighted = dataclasses.replace(site, weight=DiagonalWeight(np.ones((1, 1, 4, 4))))
+    assert metric_for(config, [site]) == without
+    assert metric_for(config, [site, weighted]) == with_data
+    assert config.needs_sensitivities == (with_data == "output")
+    other = dataclasses.replace(config, metric="mahalanobis")
+    assert metric_for(other, [weighted]) == "mahalanobis" and not other.needs_sensitivities

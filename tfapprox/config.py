@@ -135,8 +135,11 @@ class CompressionConfig:
 
     @property
     def needs_sensitivities(self) -> bool:
-        """Whether errors count by what they do to the model's outputs."""
-        return self.metric == "output"
+        """Whether errors count by what they do to the model's outputs, if there are data.
+
+        L-Rank adds up errors of different sites, which takes a common unit.
+        """
+        return self.metric == "output" or (self.metric is None and self.selector == "lrank")
 
     @property
     def measures_latency(self) -> bool:

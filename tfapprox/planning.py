@@ -139,7 +139,7 @@ def metric_for(config: CompressionConfig, sites: Sequence[Site]) -> str:
             "--calibration none), or choose another"
         )
     if calibrated and config.metric is None and config.selector != "evbmf":
-        return "covariance"
+        return "output" if config.needs_sensitivities else "covariance"
     return config.metric or registry.SELECTOR_METRIC[config.selector]
 
 
