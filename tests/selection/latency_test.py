@@ -1,10 +1,12 @@
 """The knapsack finds what trying everything finds, whatever the cost that is limited."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.reference.selection import best_squared_errors
 from tests.reference.strategies import problems
@@ -47,6 +49,42 @@ def test_no_selection_within_the_budget_has_less_error_nor_one_as_good_less_cost
         return
     selection = select_latency(problem)
     assert (selection.objective, taken_cost(problem, selection)) == pytest.approx(best)
+
+
+@given(problem=problems(max_sites=3, max_rows=4), seed=st.integers(0, 999))
+def test_with_another_budget_the_fastest_of_the_least_largest_error_is_taken(problem, seed):
+    rng = np.random.default_rng(seed)
+    tables = tuple(
+        dataclasses.replace(
+            table,
+            cost={**table.cost, "latency": rng.integers(1, 10, len(table))},
+            dense=dataclasses.replace(table.dense, latency=9),
+        )
+        for table in problem.tables
+    )
+    problem = dataclasses.replace(problem, tables=tables)
+    affordable = [
+        (max((e for e, _, _ in picked), default=0.0), sum(time for _, _, time in picked))
+        for picked in itertools.product(*(_choices(table) for table in tables))
+        if sum(macs for _, macs, _ in picked) <= problem.limit
+    ]
+    if not affordable:
+        with pytest.raises(InfeasibleBudgetError):
+            select_latency(problem)
+        return
+    bound = min(worst for worst, _ in affordable)
+    selection = select_latency(problem)
+    time = sum(_choices(t)[-1 if (r := selection.rows[t.site]) is None else r][2] for t in tables)
+    assert selection.objective <= bound
+    assert time == min(time for worst, time in affordable if worst <= bound)
+    assert taken_cost(problem, selection) <= problem.limit
+    assert all(selection.reasons[site] for site, row in selection.rows.items() if row is None)
+
+
+def _choices(table):
+    """(error, MACs, time) of every row and, last, of the dense site."""
+    columns = (table.error, table.cost["macs"], table.cost["latency"])
+    return [*zip(*columns, strict=True), (0.0, table.dense.macs, table.dense.latency)]
 
 
 def test_times_of_real_size_meet_the_limit_to_the_nanosecond():

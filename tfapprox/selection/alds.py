@@ -37,7 +37,7 @@ def select_alds(problem: Problem) -> Selection:
     if problem.budget.max_error is not None:
         return select_error_bound(problem)
     frontiers = feasible_frontiers(problem)
-    bound = _smallest_common_error(frontiers, problem.limit)
+    bound = smallest_common_error(frontiers, problem.limit)
     positions = [frontier.position_within(bound) for frontier in frontiers]
     _spend_the_rest(frontiers, positions, problem.limit)
     chosen = list(zip(frontiers, positions, strict=True))
@@ -70,7 +70,7 @@ def _spend_the_rest(frontiers: list[Frontier], positions: list[int], limit: floa
             heapq.heappush(worst, (-frontier.error[positions[index]], index))
 
 
-def _smallest_common_error(frontiers: list[Frontier], limit: float) -> float:
+def smallest_common_error(frontiers: list[Frontier], limit: float) -> float:
     """Returns the smallest eps whose cheapest rows cost at most `limit`, at least 0.
 
     One pass over all rows by rising error: each saves what its site's previous row
