@@ -11,6 +11,7 @@ from tfapprox.serving.calibration_data import CalibrationData
 from tfapprox.training.distillation_config import DistillationConfig
 
 _FILE = "plan.json"
+_ORIGINS = ("calibration_data", "refinement", "distillation")
 
 
 def origins(
@@ -24,11 +25,14 @@ def origins(
     Data that models are only compared on change nothing in the result: they are not recorded.
     """
     fitted = data is not None and (config.calibrates or refinement or distillation)
-    return {
-        "calibration_data": data.digest if fitted and data is not None else None,
-        "refinement": refinement and dataclasses.asdict(refinement),
-        "distillation": distillation and dataclasses.asdict(distillation),
-    }
+    found: dict[str, Any] = {}
+    if fitted and data is not None:
+        found["calibration_data"] = data.digest
+    if refinement is not None:
+        found["refinement"] = dataclasses.asdict(refinement)
+    if distillation is not None:
+        found["distillation"] = dataclasses.asdict(distillation)
+    return found
 
 
 def difference(
@@ -37,7 +41,8 @@ def difference(
     """Returns the first setting in which a recorded plan differs, "" if none does."""
     asked = config.to_json()
     usual = [k for k in ("metric", "calibration") if asked[k] is None]  # the plan spells them out
-    wanted = {k: v for k, v in asked.items() if k not in usual} | dict(origin)
+    wanted = {k: v for k, v in asked.items() if k not in usual}
+    wanted |= {**dict.fromkeys(_ORIGINS), **origin}
     return next((k for k, v in wanted.items() if settings.get(k) != v), "")
 
 
