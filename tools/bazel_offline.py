@@ -30,6 +30,12 @@ _RULES = {
         "java_plugin java_proto_library java_runtime java_test java_toolchain",
     ),
 }
+# What builds leaves no links in the workspace; what only asks (query) takes no such option.
+_OPTIONS = {
+    "build": ("--symlink_prefix=/",),
+    "run": ("--symlink_prefix=/",),
+    "test": ("--symlink_prefix=/", "--test_output=errors"),
+}
 _COVERAGE = """package(default_visibility = ["//visibility:public"])
 sh_binary(name = "coverage_report_generator", srcs = ["nothing.sh"])
 sh_binary(name = "lcov_merger", srcs = ["nothing.sh"])
@@ -86,8 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = pathlib.Path(name)
         places = write_stand_ins(folder / "repositories")
         overrides = [f"--override_repository={k}={place}" for k, place in places.items()]
-        options = ["--symlink_prefix=/", *overrides]
-        options += ["--test_output=errors"] if command == "test" else []
+        options = [*overrides, *_OPTIONS.get(command, ())]
         return subprocess.run(
             [bazel, "--batch", command, *options, *rest],
             cwd=link_checkout(folder / "workspace"),

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from tools.build_files import TOPS, render
+from tools.imports import imports_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 EXPECTED = render(ROOT)
@@ -19,6 +20,14 @@ def test_build_file_matches_sources_and_imports(path):
 def test_no_build_file_stands_where_nothing_is_built():
     found = {p.relative_to(ROOT).as_posix() for top in TOPS for p in (ROOT / top).rglob("BUILD")}
     assert found <= set(EXPECTED)
+
+
+def test_no_test_imports_from_a_test_of_another_folder():
+    # That one's target is visible in its own folder only.
+    for path in (ROOT / "tests").rglob("*_test.py"):
+        needed = {file for one in imports_of(path) for file in one.files(ROOT)}
+        foreign = {f for f in needed if f.name.endswith("_test.py") and f.parent != path.parent}
+        assert not foreign, f"{path}: put what they share into a module that is no test"
 
 
 def write(root, files):
