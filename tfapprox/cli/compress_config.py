@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+from typing import Any
 
 from tfapprox.cli import sampling, slices
 from tfapprox.cli.output import check_folder
@@ -93,11 +94,11 @@ def _check_data(args: argparse.Namespace) -> None:
         raise UserError(f"--{given[0]} trains a finished model: drop it or --dry_run")
 
 
-def make_training(args: argparse.Namespace) -> dict[str, DistillationConfig]:
+def make_training(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the training that the flags ask for: block by block (refinement), and of all."""
     given = {f: getattr(args, flag) for flag, f in _TRAINING_FLAGS.items()}
     shared = {name: value for name, value in given.items() if value is not None}
-    found = {}
+    found: dict[str, Any] = {}
     if args.refine_steps is not None:
         found["refinement"] = DistillationConfig(args.refine_steps, seed=args.seed, **shared)
     if args.distill_steps is not None:
