@@ -137,7 +137,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value >= 0.001 or not value else f"{value:.1e}"
 
 
 def _percent(value: float | None) -> str:

@@ -25,6 +25,8 @@ def test_errors_are_set_against_those_of_uniform_svd_with_and_without_distillati
     page = table([_result([uniform, calibrated])], SETTINGS, "a machine")
     assert "| 0.5 | alds, calibrated | 0.200 | 0.040 | 75.0 | 88.0 | 0.50 | 0.49 |" in page
     assert "| net | 0.5 |  |  | 0.25 | 0.10 |  |  |  |  |" in page
+    tiny = table([_result([_cell("uniform svd", 5.7e-5)])], SETTINGS, "a machine")
+    assert "| 0.5 | uniform svd | 5.7e-05 |" in tiny
     assert "| net | 0.5 | 0.250 | 0.500 |" in page and "| net | 0.2 |" not in page
 
 
