@@ -15,7 +15,13 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.evbmf import evbmf_rank
-from tfapprox.decompositions.generated import NAME, configuration, generate, usual_shape
+from tfapprox.decompositions.generated import (
+    NAME,
+    GeneratedStage,
+    configuration,
+    generate,
+    usual_shape,
+)
 from tfapprox.decompositions.slice_generator import SliceShape, shared_curve
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection
@@ -160,6 +166,7 @@ def slice_verdicts(
             )  # fmt: skip
         else:
             (stage,) = one.stages
+            assert isinstance(stage, GeneratedStage)
             shape = SliceShape(*(stage.generator.shape[i] for i in (4, 3, 1, 2)))
             choice = configuration(shape, len(stage.generator))
             verdict = Verdict(

@@ -77,8 +77,9 @@ def generate_saved_model_slices(
         raise UserError(f"{source} has no kernel to generate: {reasons or 'no convolution'}")
     kernels = [site.kernel for site in sites]
     shape = SliceShape(*slice_shape) if slice_shape else usual_shape(kernels)
-    size = code_size
-    if isinstance(code_size, Budget):
+    if isinstance(code_size, int):
+        size = code_size
+    else:
         chooser = registry.look_up("selector", selector)
         size = choose_code_size(sites, shape, code_size, inspection, chooser)
     made, errors = generate(kernels, shape, size)
