@@ -32,10 +32,12 @@ def take(x: tf.Tensor, draw: Draw, axis: int = 0) -> tf.Tensor:
         def product() -> tf.Tensor:
             return tf.tensordot(x, tf.one_hot(indices, size, axis=0, dtype=x.dtype), 1)
 
-        taken = _innermost(
-            product, lambda: tf.gather(x, indices, axis=axis), axis == x.shape.rank - 1, size
-        )
-        return taken, gradient
+        def gathered() -> tf.Tensor:
+            return tf.gather(x, indices, axis=axis)
+
+        graph = product if axis == x.shape.rank - 1 and size <= _PRODUCT_SIZE else gathered
+        taken = by_compiler(graph, lambda: _gather_rows(x, indices, axis))
+        return tf.ensure_shape(taken, _resized(x, axis, indices.shape[0])), gradient
 
     return gather(x)
 
@@ -51,37 +53,50 @@ def spread(rows: tf.Tensor, draw: Draw, size: int, axis: int = 0) -> tf.Tensor:
     def product() -> tf.Tensor:
         return tf.tensordot(rows, tf.one_hot(draw.indices, size, dtype=rows.dtype), 1)
 
-    inner = axis == rows.shape.rank - 1
-    result = _innermost(product, lambda: _scatter(rows, draw, size, axis), inner, size)
-    static = rows.shape.as_list()
-    static[axis] = size
-    return tf.ensure_shape(result, static)
+    def scattered() -> tf.Tensor:
+        return _scatter(rows, draw, size, axis, tf.gather)
+
+    graph = product if axis == rows.shape.rank - 1 and size <= _PRODUCT_SIZE else scattered
+    result = by_compiler(graph, lambda: _scatter(rows, draw, size, axis, _gather_rows))
+    return tf.ensure_shape(result, _resized(rows, axis, size))
 
 
-def _scatter(rows: tf.Tensor, draw: Draw, size: int, axis: int) -> tf.Tensor:
+def _scatter(
+    rows: tf.Tensor, draw: Draw, size: int, axis: int, gather: Callable[..., tf.Tensor]
+) -> tf.Tensor:
     if draw.distinct:
-        return _gather_back(rows, draw.indices, size, axis)
+        return _gather_back(rows, draw.indices, size, axis, gather)
     if axis == 0:
         shape = tf.concat([[size], tf.shape(rows)[1:]], 0)
         return tf.scatter_nd(draw.indices[:, tf.newaxis], rows, shape)
     order = [axis, *(i for i in range(rows.shape.rank) if i != axis)]
-    moved = _scatter(tf.transpose(rows, order), draw, size, 0)
+    moved = _scatter(tf.transpose(rows, order), draw, size, 0, gather)
     return tf.transpose(moved, [order.index(i) for i in range(len(order))])
 
 
-def _gather_back(rows: tf.Tensor, indices: tf.Tensor, size: int, axis: int) -> tf.Tensor:
+def _gather_back(
+    rows: tf.Tensor, indices: tf.Tensor, size: int, axis: int, gather: Callable[..., tf.Tensor]
+) -> tf.Tensor:
     """Gathers from the rows and one zero in front: mostly faster than scattering."""
     place = tf.scatter_nd(indices[:, tf.newaxis], 1 + tf.range(tf.size(indices)), [size])
     pads = [[int(i == axis), 0] for i in range(rows.shape.rank)]
-    return tf.gather(tf.pad(rows, pads), place, axis=axis)
+    return gather(tf.pad(rows, pads), place, axis=axis)
 
 
-def _innermost(
-    product: Callable[[], tf.Tensor], moving: Callable[[], tf.Tensor], inner: bool, size: int
-) -> tf.Tensor:
-    """Returns the product with a 0-1 matrix, or the same by gathering, whatever is faster.
+def _gather_rows(x: tf.Tensor, indices: tf.Tensor, axis: int) -> tf.Tensor:
+    """Returns tf.gather(x, indices, axis=axis) with every place along the axes before as a row.
 
-    Along the innermost axis TensorFlow's kernels gather and scatter slowly on CPUs; XLA
-    and GPUs don't.
+    XLA gathers along any but the first axis by moving that axis to the front and back again.
     """
-    return by_compiler(product, moving) if inner and size <= _PRODUCT_SIZE else moving()
+    if axis == 0:
+        return tf.gather(x, indices)
+    shape, size = tf.shape(x), x.shape[axis]
+    before = tf.range(tf.reduce_prod(shape[:axis]))
+    rows = tf.reshape(size * before[:, tf.newaxis] + indices, [-1])
+    flat = tf.reshape(x, tf.concat([[-1], shape[axis + 1 :]], 0))
+    taken = tf.concat([shape[:axis], tf.shape(indices), shape[axis + 1 :]], 0)
+    return tf.reshape(tf.gather(flat, rows), taken)
+
+
+def _resized(x: tf.Tensor, axis: int, size: int | None) -> list[int | None]:
+    return [size if i == axis else n for i, n in enumerate(x.shape)]
