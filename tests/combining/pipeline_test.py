@@ -41,7 +41,7 @@ def test_every_step_keeps_what_the_earlier_ones_made(combined):
     assert [step.name for step in result.steps] == "original factorize prune cluster int8".split()
     assert factorized.params < 0.6 * original.params
     assert original.zeros < 0.01 and pruned.zeros > 0.49
-    assert pruned.distinct > 8 and clustered.distinct <= 8
+    assert pruned.distinct > 8 and clustered.distinct <= 8 and clustered.zeros > 0.49
     assert (quantized.zeros, quantized.distinct) == (clustered.zeros, clustered.distinct)
     sizes = [step.tflite_gzip_bytes for step in result.steps]
     assert sizes == sorted(sizes, reverse=True)

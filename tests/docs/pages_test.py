@@ -10,6 +10,8 @@ import pytest
 from tests.docs.pages import PROGRAMS, ROOT, blocks, pages, run_page
 from tfapprox import registry
 from tfapprox.cli.parser import COMMANDS, Parser
+from tfapprox.sampling.settings import MODES
+from tfapprox.sampling.variants import VARIANTS
 
 # Run by tests of their own, which provide more.
 OWN_TESTS = {pathlib.Path("docs/serving.md"): "tests/docs/serving_test.py"}
@@ -99,3 +101,15 @@ def test_every_method_is_in_the_table_that_helps_choose():
     names = [*registry.DECOMPOSITIONS, *registry.SELECTORS, *registry.METRICS]
     missing = [name for name in names if f"`{name}`" not in text]
     assert not missing, "say in docs/choosing.md when to take it"
+
+
+def test_what_is_listed_by_paper_is_there():
+    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+    section = text.partition("## By paper")[2].partition("\n## ")[0]
+    for program in re.findall(r"`(experiments\.\w+)`", section):
+        assert importlib.util.find_spec(program), program
+    names = set(re.findall(r"`([a-z0-9_]+)`", section))
+    methods = {*registry.DECOMPOSITIONS, *registry.SELECTORS, *registry.METRICS, *registry.PRUNINGS}
+    assert names <= {*methods, *VARIANTS, *MODES, "slice_generator"}
+    # "uniform" and its like are nobody's.
+    assert {*registry.DECOMPOSITIONS, *registry.PRUNINGS} <= names

@@ -50,6 +50,9 @@ def test_the_page_needs_nothing_else(report):
     links = [value for name, value in outline.attributes if name in ("src", "href")]
     assert links == ["data:,"]
     assert not re.search(r"https?://|@import|url\(", render_page(report))
+    policy = dict(outline.attributes)["content"].split("; ")
+    assert "default-src 'none'" in policy  # and no exception names a place outside
+    assert not [word for rule in policy for word in rule.split() if ":" in word and word != "data:"]
 
 
 def test_every_verdict_with_its_reason_is_there(report):

@@ -12,6 +12,7 @@ from tfapprox.compression import compress_saved_model, plan_saved_model
 from tfapprox.errors import UserError
 from tfapprox.report.report import Report
 from tfapprox.rewriters.plan import Plan
+from tfapprox.serving.accuracy import read_labelled, read_labels
 from tfapprox.serving.calibration_data import open_calibration_data
 from tfapprox.serving.inputs import read_inputs
 from tfapprox.serving.signature import read_signatures
@@ -33,9 +34,11 @@ def test_pickles_in_npz_and_npy_files_are_not_loaded(model, tmp_path):
         array = np.array([Bomb(tmp_path / "exploded")], object)
         save = np.savez if target.suffix == ".npz" else np.save
         save(target, **({"x": array} if target.suffix == ".npz" else {"arr": array}))
-        for read in (read_inputs, open_calibration_data):
+        for read in (read_inputs, open_calibration_data, read_labelled):
             with pytest.raises(UserError):
                 read(str(target), signature)
+    with pytest.raises(UserError, match="allow_pickle=False"):
+        read_labels(str(tmp_path / "bomb.npy"), {})
     (tmp_path / "raw.npz").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
     with pytest.raises(UserError):
         read_inputs(str(tmp_path / "raw.npz"), signature)

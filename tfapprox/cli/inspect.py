@@ -2,14 +2,16 @@
 
 Every site is a kernel that multiplies activations, with its parameters, its
 multiply-adds (MACs) for one example, and its share of the whole model. Linear
-operations that can't be factorized are listed with the reason. A model that tfapprox
-compressed also shows the plan it was compressed by.
+operations that can't be factorized are listed with the reason, signatures with the keys
+of their inputs, which files of inputs need. A model that tfapprox compressed also shows
+the plan it was compressed by.
 """
 
 import argparse
 import json
 import pathlib
 import sys
+from typing import Any
 
 from tfapprox.cli import flags
 from tfapprox.cli.output import print_json, read_text
@@ -17,6 +19,7 @@ from tfapprox.cli.progress import ProgressBars
 from tfapprox.errors import UserError
 from tfapprox.printable import printable
 from tfapprox.rewriters.plan import Plan
+from tfapprox.serving.signature import Signature
 
 EXAMPLES = """\
 examples:
@@ -34,20 +37,36 @@ def execute(args: argparse.Namespace) -> int:
     with ProgressBars():
         from tfapprox.rewriters.saved_model import open_saved_model
 
-        inspection = open_saved_model(args.dir, args.tag_set, args.signature_def).inspection
-    from tfapprox.report.text import inspection_to_json, print_inspection, print_plan
+        source = open_saved_model(args.dir, args.tag_set, args.signature_def)
+        inspection = source.inspection
+    from tfapprox.report.text import (
+        inspection_to_json,
+        print_inspection,
+        print_plan,
+        print_signatures,
+    )
 
     plan = plan_inside(args.dir)
     if args.json:
         body = {} if plan is None else {"compressed_by": json.loads(plan.to_json())}
-        print_json({**inspection_to_json(inspection), **body})
+        keys = {name: _keys(signature) for name, signature in source.signatures.items()}
+        print_json({**inspection_to_json(inspection), "signatures": keys, **body})
         return 0
     print_inspection(inspection)
+    print()
+    print_signatures(source.signatures)
     if plan is not None:
         print()
         print(printable(f"Compressed by tfapprox ({_origin(plan)}). Its plan was:"))
         print_plan(plan)
     return 0
+
+
+def _keys(signature: Signature) -> dict[str, Any]:
+    return {
+        side: {key: {"dtype": spec.dtype, "shape": spec.shape} for key, spec in specs.items()}
+        for side, specs in (("inputs", signature.inputs), ("outputs", signature.outputs))
+    }
 
 
 def plan_inside(model: str) -> Plan | None:

@@ -1,6 +1,6 @@
 """Reports, inspections, verifications and latencies as tables for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +17,9 @@ from tfapprox.report.sweep_table import sweep_table
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
+from tfapprox.rewriters.plan_remarks import plan_remarks
 from tfapprox.serving.latency import Latency
+from tfapprox.serving.signature import Signature
 from tfapprox.training.distillation_config import Distillation, RefinedBlock
 
 _NO_TABLE_WIDTH = 100  # of a pipe or file, where there is no terminal to ask
@@ -47,6 +49,19 @@ def print_inspection(inspection: Inspection, console: Console | None = None) -> 
     _print_notes(inspection.notes, console)
 
 
+def print_signatures(signatures: Mapping[str, Signature], console: Console | None = None) -> None:
+    """Prints what each signature takes and gives, by the keys of its arrays."""
+    console = console or _console()
+    table = _table("Signature", "Takes", "Gives")
+    for name, signature in signatures.items():
+        keys = (
+            "\n".join(printable(f"{key}: {spec}") for key, spec in sorted(specs.items()))
+            for specs in (signature.inputs, signature.outputs)
+        )
+        table.add_row(*_texts(name), *map(Text, keys))
+    console.print(table)
+
+
 def inspection_to_json(inspection: Inspection) -> dict:
     """Returns an inspection without its kernels, for `json.dumps`."""
     return {
@@ -74,8 +89,13 @@ def inspection_to_json(inspection: Inspection) -> dict:
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Prints the verdict on each site."""
+    """Prints the verdict on each site, and what should be known of them."""
     console = console or _console()
+    _print_verdicts(plan, console)
+    _print_notes(plan_remarks(plan), console)
+
+
+def _print_verdicts(plan: Plan, console: Console) -> None:
     table = _table("Sites", "Kernel", "Verdict", "Error", "Params", "MACs")
     for verdict in plan.verdicts:
         kept = verdict.choice is None
@@ -151,7 +171,7 @@ def describe_measurement(latency: Latency) -> str:
 def print_report(report: Report, console: Console | None = None) -> None:
     """Prints a whole compression."""
     console = console or _console()
-    print_plan(report.plan, console)
+    _print_verdicts(report.plan, console)
     table = _table("Model", "Before", "After", "Remains")
     before, after = report.before, report.after
     for name, form, old, new in (
@@ -224,7 +244,7 @@ def _console() -> Console:
 def _table(first: str, *columns: str) -> Table:
     table = Table(header_style="bold", box=None, pad_edge=False)
     table.add_column(first, overflow="fold")
-    words = {"Kind", "Kernel", "Verdict", "Reason"}
+    words = {"Kind", "Kernel", "Verdict", "Reason", "Takes", "Gives"}
     for column in columns:
         table.add_column(column, justify="left" if column in words else "right", overflow="fold")
     return table
