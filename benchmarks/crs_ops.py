@@ -19,7 +19,7 @@ import tensorflow as tf
 from benchmarks.command import make_parser, run, say
 from benchmarks.peers.environment import Peer, PeerError
 from benchmarks.record import Row, Value
-from benchmarks.timing import Timings, time_in_turns
+from benchmarks.timing import Seconds, Timings, time_in_turns
 from tfapprox.ops.approx_conv2d import approx_conv2d
 from tfapprox.ops.approx_matmul import approx_matmul
 from tfapprox.sampling.settings import Sampling
@@ -137,7 +137,7 @@ def torch_forms(peer: Peer, case: str, ratios: Sequence[float]) -> dict[str, For
     for ratio in (1.0, *ratios):
         name = f"torch {ratio}"
         peer.ask(make=name, kind=kind, shape=shape, ratio=ratio)
-        forms[name] = lambda name=name: peer.ask(run=name)
+        forms[name] = lambda name=name: Seconds(peer.ask(run=name))
     return forms
 
 

@@ -32,9 +32,9 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan, make_plan
+from tfapprox.planning import factorize_plan, make_plan, offer_tables
 from tfapprox.registry import DECOMPOSITIONS
-from tfapprox.selection.problem import Budget
+from tfapprox.selection.problem import Budget, CandidateTable
 from tfapprox.serving.inputs import Inputs, read_inputs
 from tfapprox.serving.signature import default_signature, read_signatures
 
@@ -110,18 +110,19 @@ def _measure_subject(
     shapes = {key: value.shape for key, value in subject.inputs.items()}
     opened = open_saved_model(str(subject.path), example_shapes=shapes)
     inspection, spectra = opened.inspection, SpectrumCache()
+    tables: dict[str, list[CandidateTable]] = {}
     fixed = inspection.macs - sum(site.cost.macs for site in inspection.sites)
     for keep in keeps:
         budget = int(keep * inspection.macs)
 
-        def ours(settings: dict, keep: float = keep) -> dict:
-            config = CompressionConfig(Budget("macs", keep=keep), **settings)
-            plan = make_plan(inspection, config, spectra)
+        def ours(name: str, keep: float = keep) -> dict:
+            config = CompressionConfig(Budget("macs", keep=keep), **OURS[name])
+            if name not in tables:
+                tables[name] = offer_tables(inspection, config, spectra)
+            plan = make_plan(inspection, config, spectra, tables=tables[name])
             return factorize_plan(inspection, plan, spectra)[1]
 
-        ways: dict[str, Callable[[], dict]] = {
-            name: lambda settings=settings: ours(settings) for name, settings in OURS.items()
-        }
+        ways: dict[str, Callable[[], dict]] = {name: lambda name=name: ours(name) for name in OURS}
         for method in METHODS if peer else ():
             ways[f"tensorly {method}"] = lambda method=method, budget=budget: factorize_by_tensorly(
                 peer, method, inspection.sites, budget, fixed

@@ -12,6 +12,10 @@ Call = Callable[[], object]
 _CLOCKS = (time.perf_counter, time.process_time)
 
 
+class Seconds(float):
+    """What a call returns that ran in another process and was timed there."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Timings:
     """Seconds of calls that ran in turns.
@@ -42,8 +46,7 @@ def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = 1) -> T
     """Runs every call once a round, in alternating order.
 
     Args:
-      calls: a call may return its own seconds as a float (measured in another process),
-        which then count as wall and CPU time.
+      calls: of those that return `Seconds`, these count as wall and CPU time.
       rounds: measured.
       warm_up: rounds run before and not counted.
     """
@@ -55,7 +58,7 @@ def time_in_turns(calls: Mapping[str, Call], rounds: int, warm_up: int = 1) -> T
             starts = [clock() for clock in _CLOCKS]
             told = run[index]()
             taken = [clock() - start for clock, start in zip(_CLOCKS, starts, strict=True)]
-            seconds[:, turn, index] = told if isinstance(told, float) else taken
+            seconds[:, turn, index] = told if isinstance(told, Seconds) else taken
     wall, cpu = seconds[:, warm_up:]
     return Timings(
         {name: wall[:, index] for index, name in enumerate(calls)},

@@ -2,7 +2,7 @@ import time
 
 import numpy as np
 
-from benchmarks.timing import time_in_turns
+from benchmarks.timing import Seconds, time_in_turns
 
 
 def test_calls_alternate_and_the_warm_up_is_left_out():
@@ -14,11 +14,17 @@ def test_calls_alternate_and_the_warm_up_is_left_out():
 
 
 def test_seconds_that_a_call_tells_stand_for_those_of_the_clock():
-    timings = time_in_turns({"peer": lambda: 7.0, "own": lambda: time.sleep(0)}, rounds=2)
+    timings = time_in_turns({"peer": lambda: Seconds(7), "own": lambda: time.sleep(0)}, rounds=2)
     np.testing.assert_array_equal(timings.wall["peer"], 7)
     assert timings.speed_up("peer", "own").median > 7
 
 
+def test_a_number_that_a_call_returns_is_not_taken_for_its_seconds():
+    timings = time_in_turns({"loss": lambda: 1e6}, rounds=1)
+    assert timings.wall["loss"][0] < 1e6
+
+
 def test_the_best_form_is_the_one_with_the_smallest_median():
-    timings = time_in_turns({"a slow": lambda: 3.0, "a fast": lambda: 2.0, "b": lambda: 1.0}, 2)
+    seconds = {"a slow": Seconds(3), "a fast": Seconds(2), "b": Seconds(1)}
+    timings = time_in_turns({name: lambda told=told: told for name, told in seconds.items()}, 2)
     assert timings.best("a") == "a fast"
