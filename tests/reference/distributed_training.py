@@ -1,13 +1,11 @@
-"""A small training by any strategy, in a process of its own: prints what came of it.
+"""A small training by any strategy, in a process of its own: writes what came of it.
 
-python -m tests.reference.distributed_training STRATEGY FOLDER; workers find each other by
-TF_CONFIG. Every strategy sees the same global batches, so all but the sampled training
-must come to the same numbers.
+Workers find each other by TF_CONFIG. Every strategy sees the same global batches, so all
+but the sampled training must come to the same numbers.
 """
 
 import json
-import pathlib
-import sys
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -110,5 +108,8 @@ def run(name, folder):
     return results
 
 
-if __name__ == "__main__":
-    print(json.dumps(run(sys.argv[1], pathlib.Path(sys.argv[2]))))
+def main(name, folder, results, cluster=""):
+    """Writes what `run` returns to a file; `cluster` is TF_CONFIG, if any."""
+    if cluster:
+        os.environ["TF_CONFIG"] = cluster
+    results.write_text(json.dumps(run(name, folder)))

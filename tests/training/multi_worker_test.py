@@ -1,10 +1,8 @@
 """Two devices, and two workers, train as one process does."""
 
 import json
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,11 +16,23 @@ from tfapprox.training.best_epoch import BestEpochTraining
 NAMES = {"mirrored": "MirroredStrategy", "multi_worker": "CollectiveAllReduceStrategy"}
 
 
-def launch(strategy, folder, **variables):
-    # The number of devices and the cluster are chosen once a process.
-    command = [sys.executable, "-m", "tests.reference.distributed_training", strategy, str(folder)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **variables}, **pipes)
+def launch(jobs):
+    """Runs `distributed_training.main` in a process for each job's arguments, side by side."""
+    # The number of devices and the cluster are chosen once a process. The server imports
+    # TensorFlow once; what it forks starts in no time.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([distributed_training.__name__])
+    processes = [context.Process(target=distributed_training.main, args=job) for job in jobs]
+    try:
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(300)
+        assert [process.exitcode for process in processes] == [0] * len(jobs)
+    finally:
+        for process in processes:
+            process.kill()
+    return [json.loads(results.read_text()) for _, _, results, *_ in jobs]
 
 
 def free_ports(count):
@@ -35,19 +45,6 @@ def free_ports(count):
     return ports
 
 
-def collect(processes):
-    try:
-        outputs = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    results = []
-    for process, (output, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-        results.append(json.loads(output.splitlines()[-1]))
-    return results
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     return distributed_training.run("none", tmp_path_factory.mktemp("alone"))
@@ -57,15 +54,13 @@ def alone(tmp_path_factory):
 def together(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
     if request.param == "mirrored":
-        return request.param, collect([launch("mirrored", folder)])
+        return request.param, launch([("mirrored", folder, folder / "results.json")])
     workers = [f"localhost:{port}" for port in free_ports(2)]
-    configs = [
-        json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
-        for index in (0, 1)
-    ]
-    return request.param, collect(
-        [launch("multi_worker", folder, TF_CONFIG=config) for config in configs]
-    )
+    jobs = []
+    for index in (0, 1):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        jobs.append(("multi_worker", folder, folder / f"{index}.json", json.dumps(task)))
+    return request.param, launch(jobs)
 
 
 @pytest.mark.parametrize("kind", ["csg", "decompose"])
