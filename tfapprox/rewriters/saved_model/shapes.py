@@ -12,9 +12,10 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import node_def_pb2
-from tensorflow.python.framework import op_def_registry, smart_cond
+from tensorflow.python.framework import op_def_registry
 
 from tfapprox.rewriters.saved_model.body import Body, attribute, producer_of
+from tfapprox.rewriters.saved_model.list_shapes import ListShapes, constant_size
 from tfapprox.rewriters.saved_model.provenance import Handle
 from tfapprox.rewriters.saved_model.tracing import BRANCHES, LOOPS, Call, Instance
 
@@ -52,6 +53,7 @@ class ShapeInference:
         self._wanted, self._variable_shapes = wanted, variable_shapes
         self._graph = tf.Graph()
         self._made = 0
+        self._lists = ListShapes()
         self._loops: list[int | None] = []
         self.occurrences: list[Occurrence] = []
 
@@ -141,7 +143,9 @@ class ShapeInference:
             made = self._graph._create_op_internal(
                 node.op, operands, attrs=attributes, compute_device=False
             )
-            return list(made.outputs)
+            outputs: Tensors = list(made.outputs)
+            self._lists.follow(node, operands, outputs)
+            return outputs
         except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, tf.errors.OpError):
             return _recorded_outputs(node)
 
@@ -260,8 +264,4 @@ def _merged(tensors: Tensors) -> tf.Tensor | None:
 
 
 def _known_length(operands: Tensors) -> int | None:
-    limit = operands[1] if len(operands) > 1 else None
-    if limit is None or not limit.dtype.is_integer or limit.shape.rank != 0:
-        return None
-    value = smart_cond.smart_constant_value(limit)
-    return int(value) if value is not None and value > 0 else None
+    return constant_size(operands[1]) if len(operands) > 1 else None
