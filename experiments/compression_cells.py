@@ -1,19 +1,18 @@
 """One cell of the compression table: a model, a method, a share of the MACs, measured."""
 
 import dataclasses
-import gc
 import json
 import pathlib
 import shutil
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from experiments.compression_latencies import measure_latencies
-from experiments.compression_methods import METHODS, Settings
+from experiments.compression_methods import FEWEST_TO_TRAIN, LARGE, MAIN, METHODS, Settings
 from experiments.compression_subjects import Subject
+from experiments.compression_training import TRAININGS, train
 from tfapprox.compression.calibrating import Calibration, calibrate, saved_model_target
 from tfapprox.compression.steps import Clock, decide
 from tfapprox.compression.timing import time_original
@@ -28,8 +27,6 @@ from tfapprox.selection.problem import Budget, CandidateTable
 from tfapprox.serving.calibration_data import open_calibration_data
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.serving.signature import read_signatures
-from tfapprox.training.distill_saved_model import distill_saved_model
-from tfapprox.training.distillation_config import DistillationConfig
 
 _BATCH = 64
 _TAGS = ("serve",)
@@ -58,10 +55,33 @@ class Laboratory:
                 record = {"failure": str(error)}
             _write(file, {"model": self._subject.name, "method": method, "keep": keep, **record})
         record = json.loads(file.read_text())
-        if method in self._settings.distilled and not {"failure", "distilled"} & record.keys():
-            record["distilled"] = self._distil(self.path(method, keep))
-            _write(file, record)
+        for kind in self._trainings(method):
+            if not {"failure", kind} & record.keys():
+                record[kind] = train(
+                    kind, self.path(method, keep), self._subject, self._settings,
+                    self._folder / "work", self.judge,
+                )  # fmt: skip
+                _write(file, record)
         return record
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the model is measured by the main methods alone."""
+        return self._open().inspection.macs > LARGE
+
+    def methods(self, timing: bool) -> list[str]:
+        """Returns the methods that this model is compressed by.
+
+        Args:
+          timing: with those that time their candidates.
+        """
+        found = [m for m in self._settings.methods if m in MAIN or not self.is_large]
+        return [m for m in found if timing or not METHODS[m].is_timed]
+
+    def _trainings(self, method: str) -> list[str]:
+        if self._subject.calibrating < FEWEST_TO_TRAIN:
+            return []
+        return [kind for kind in TRAININGS if method in getattr(self._settings, kind)]
 
     def measured(self) -> list[dict[str, Any]]:
         """Returns the records of the cells that are there, in the order of the settings."""
@@ -120,34 +140,6 @@ class Laboratory:
             self._tables[key] = offer_tables(inspection, config, spectra)
         return self._tables[key]
 
-    def _distil(self, path: pathlib.Path) -> dict[str, Any]:
-        """Returns error and accuracy of a copy whose factors were trained."""
-        tuned = path.with_name(path.name + "-distilled")
-        shutil.rmtree(tuned, ignore_errors=True)
-        shutil.copytree(path, tuned)
-        signature = read_signatures(str(path))[self._subject.signature]
-        count = len(next(iter(self._subject.calibration.values())))
-        batch = min(32, max(1, count // 6))
-        config = DistillationConfig(
-            self._settings.distill_steps, self._settings.learning_rate, batch, self._settings.seed
-        )
-        start = time.process_time()
-        try:
-            told = distill_saved_model(
-                tuned,
-                self._subject.path,
-                open_calibration_data(self._subject.calibration, signature, batch),
-                config,
-                signature=self._subject.signature,
-                work_dir=self._folder / "work",
-            )
-        except UserError as error:
-            return {"failure": str(error)}
-        finally:
-            gc.collect()
-        seconds = time.process_time() - start
-        return {"cpu_seconds": seconds, "best_step": told.best_step, **self.judge(tuned)}
-
     def judge(self, path: pathlib.Path) -> dict[str, float]:
         """Returns the relative error of the outputs on held-back inputs, and the accuracy.
 
@@ -176,9 +168,10 @@ class Laboratory:
 
     def objectives(self, keep: float, measure: bool = True) -> dict[str, float]:
         """Returns what the exact and the alternating search of ALDS come to, over all schemes
-        and numbers of slices; nothing where that is not known and `measure` is not set."""
+        and numbers of slices; nothing where that is not known and `measure` is not set, nor
+        for a large model."""
         file = self._folder / f"objectives-{keep:g}.json"
-        if not file.exists() and not measure:
+        if not file.exists() and (not measure or self.is_large):
             return {"keep": keep}
         if not file.exists():
             options = CandidateOptions(slices=(1, 2, 4), rank_multiple=self._settings.rank_multiple)
@@ -234,7 +227,7 @@ class Laboratory:
 
 def _check_settings(file: pathlib.Path, settings: Settings) -> None:
     """Refuses a folder whose cells were measured otherwise; more cells are welcome."""
-    extensible = ("keeps", "methods", "distilled")
+    extensible = ("keeps", "methods", "refined", "distilled")
     wanted = {k: v for k, v in dataclasses.asdict(settings).items() if k not in extensible}
     wanted = json.loads(json.dumps(wanted))
     if not file.exists():

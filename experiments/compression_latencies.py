@@ -12,7 +12,7 @@ from tfapprox.serving.cc_loader import CcSession
 from tfapprox.serving.inputs import Inputs
 from tfapprox.serving.latency import TimingOptions, time_interleaved
 
-_TIMING = TimingOptions(2, 15, 4.0, 200)
+_TIMING = TimingOptions(1, 5, 20.0, 200)
 
 
 def measure_latencies(

@@ -26,6 +26,11 @@ class Method:
     budget: CostKind = "macs"
     metric: str | None = None
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether candidates are timed on this machine."""
+        return "latency" in (self.selector, self.budget)
+
     def config(self, keep: float, settings: "Settings") -> CompressionConfig:
         """Returns the compression that keeps this share."""
         return CompressionConfig(
@@ -56,8 +61,22 @@ METHODS = {
     "alds by outputs, anchored": Method("alds", calibration="anchored", metric="output"),
     "alds, rectified": Method("alds", calibration="rectified"),
     "pca, rectified": Method("pca", calibration="rectified"),
-    "latency, rectified": Method("latency", calibration="rectified", budget="latency"),
+    "latency, rectified": Method("latency", calibration="rectified"),
+    "latency of milliseconds, rectified": Method(
+        "latency", calibration="rectified", budget="latency"
+    ),
 }
+
+MAIN = ("uniform svd", "alds", "alds, calibrated", "alds, rectified")
+"""Methods that models are measured by that take long."""
+
+LARGE = 1_000_000_000
+"""Multiply-adds of one example, above which a model takes long."""
+
+FEWEST_TO_TRAIN = 16
+"""Inputs: fewer would be learnt by heart."""
+
+DISTILLED = ("uniform svd", "alds, calibrated", "alds, rectified")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +86,8 @@ class Settings:
     Attributes:
       keeps: shares of the MACs, or of what else a method keeps.
       methods: names in `METHODS`.
-      distilled: those that are distilled too; distill_steps, learning_rate: how.
+      refined: those that are refined block by block, too; refine_steps: of every block.
+      distilled: those that are distilled, too; distill_steps, learning_rate: how.
       calibration, held_back: examples of each for networks that are trained here.
       rank_multiple: see `CandidateOptions`.
       batch_sizes: to measure latency at.
@@ -76,7 +96,9 @@ class Settings:
 
     keeps: tuple[float, ...] = (0.2, 0.33, 0.5)
     methods: tuple[str, ...] = tuple(METHODS)
-    distilled: tuple[str, ...] = tuple(METHODS)
+    refined: tuple[str, ...] = ("alds, rectified",)
+    refine_steps: int = 50
+    distilled: tuple[str, ...] = DISTILLED
     distill_steps: int = 150
     learning_rate: float = 3e-3
     calibration: int = 256
@@ -86,6 +108,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self):
-        unknown = [name for name in (*self.methods, *self.distilled) if name not in METHODS]
+        named = (*self.methods, *self.refined, *self.distilled)
+        unknown = [name for name in named if name not in METHODS]
         if unknown:
             raise UserError(f"unknown method {unknown[0]!r}; choose among {', '.join(METHODS)}")

@@ -4,12 +4,16 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.compression_methods import Settings
+from experiments.compression_methods import FEWEST_TO_TRAIN, LARGE, MAIN, METHODS, Settings
 
 _BASELINE = "uniform svd"
 _COMPARED = ("alds", "alds, calibrated", "alds, anchored", "alds, rectified")
+TRAINED = ("refined", "distilled")
+"""What a cell may be besides, in the order of the columns."""
+
 _START, _END = "<!-- findings -->", "<!-- end of findings -->"
-_COMMAND = "python -m experiments.compression_table --work_dir=DIR --data_dir=DATA --models=OWN"
+_COMMAND = """python -m experiments.compression_table --work_dir=DIR --data_dir=DATA --models=OWN \\
+  --output=docs/results/compression.md"""
 
 
 def findings_of(page: pathlib.Path | None) -> str:
@@ -37,10 +41,13 @@ def table(
         f"Measured by one command (below) on {machine}, TensorFlow {tf.__version__}, float32, seed "
         f"{settings.seed}; ranks are multiples of {settings.rank_multiple} where a site is large "
         "enough. *Error* is the relative error of the outputs on inputs held back from "
-        f"calibration and training; *distilled* is after {settings.distill_steps} steps of "
-        "`--distill_steps` without labels. *Agreement* is how often the largest output is the "
-        "original's, where there are no labels. Parameters, MACs and bytes on disk are shares of "
-        "the original's; milliseconds are medians of calls in turns through the C++ loader.",
+        "calibration and training; *refined* is after `--refine_steps`, *distilled* after "
+        f"{settings.distill_steps} of `--distill_steps`, both without labels. *Agreement* is how "
+        "often the largest output is the original's, where there are no labels. Parameters, MACs "
+        "and bytes on disk are shares of the original's; milliseconds are medians of calls in "
+        "turns through the C++ loader.",
+        "",
+        *_grid(settings),
         "",
         *[_START, "", findings, "", _END],
     ]
@@ -50,6 +57,25 @@ def table(
     lines += ["", "## The error of ALDS in shares of uniform SVD's", "", *_shares(results)]
     lines += ["", "## ALDS, exact and alternating", "", *_objective_rows(results)]
     return "\n".join([*lines, "", "```", _COMMAND, "```"]) + "\n"
+
+
+def _grid(settings: Settings) -> list[str]:
+    """Returns what is measured, and what is not."""
+    by_time = [f"*{m}*" for m in settings.methods if METHODS[m].budget == "latency"]
+    lines = [
+        "*Keep* is the share of the multiply-adds that may remain"
+        + (f"; for {', '.join(by_time)}, of the milliseconds." if by_time else "."),
+        _trained("Refined", settings.refined, f"{settings.refine_steps} steps for every block"),
+        _trained("Distilled", settings.distilled, "as a whole"),
+        f"Models of more than {LARGE / 1e9:g} G multiply-adds are measured by the main methods "
+        f"alone ({'; '.join(MAIN)}), and those with fewer than {FEWEST_TO_TRAIN} inputs are not "
+        "trained.",
+    ]
+    return [" ".join(filter(None, lines))]
+
+
+def _trained(word: str, methods: Sequence[str], how: str) -> str:
+    return f"*{word}* ({how}) are {'; '.join(methods)}." if methods else ""
 
 
 def _about(result: dict[str, Any]) -> str:
@@ -64,7 +90,8 @@ def _about(result: dict[str, Any]) -> str:
 
 def _rows(result: dict[str, Any], settings: Settings) -> list[str]:
     word = "accuracy" if result["labelled"] else "agreement"
-    head = ["keep", "method", "error", "distilled", f"{word}, %", "distilled"]
+    head = ["keep", "method"]
+    head += [column for name in ("error", f"{word}, %") for column in (name, *TRAINED)]
     head += ["params", "MACs", "bytes", *(f"ms, batch {size}" for size in settings.batch_sizes)]
     lines = [_line(head), _line(["---"] * len(head))]
     for cell in result["cells"]:
@@ -72,9 +99,9 @@ def _rows(result: dict[str, Any], settings: Settings) -> list[str]:
         if "failure" in cell:
             lines.append(_line([*start, _reason(cell["failure"]), *[""] * (len(head) - 3)]))
             continue
-        tuned = cell.get("distilled", {})
-        row = [*start, _number(cell["error"]), _number(tuned.get("error"))]
-        row += [_percent(cell.get("accuracy")), _percent(tuned.get("accuracy"))]
+        states = [cell, *(cell.get(kind, {}) for kind in TRAINED)]
+        row = [*start, *(_number(state.get("error")) for state in states)]
+        row += [_percent(state.get("accuracy")) for state in states]
         row += [f"{cell[kind]:.2f}" for kind in ("params", "macs", "bytes")]
         times = result["latencies"].get(f"{cell['method']}-{cell['keep']:g}", {})
         row += [f"{times[str(s)]:.2f}" if str(s) in times else "" for s in settings.batch_sizes]

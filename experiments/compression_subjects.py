@@ -32,6 +32,11 @@ class Subject:
     held_back: Inputs
     labels: np.ndarray | None = None
 
+    @property
+    def calibrating(self) -> int:
+        """How many inputs there are to calibrate and train on."""
+        return len(next(iter(self.calibration.values())))
+
 
 def network_subject(
     name: str, work_dir: pathlib.Path, dataset: str, data_dir: str, settings: Settings

@@ -6,8 +6,9 @@
 Networks that `experiments.fashion_networks` trains, and the user's own SavedModels
 (OWN/NAME/model with OWN/NAME/inputs.npz), are compressed by every method to the same
 shares of their multiply-adds. Every cell is written to DIR as soon as it is measured; the
-same command goes on where it was stopped. What was written by hand between the two marks of
-the page's findings stays.
+same command goes on where it was stopped. With --notiming it leaves out what must be measured
+on an idle machine: milliseconds, and methods that choose by them. What was written by hand
+between the two marks of the page's findings stays.
 """
 
 import json
@@ -30,7 +31,11 @@ _DEFAULTS = Settings()
 
 
 def run(
-    subjects: Sequence[Subject], settings: Settings, work_dir: pathlib.Path, measure: bool = True
+    subjects: Sequence[Subject],
+    settings: Settings,
+    work_dir: pathlib.Path,
+    measure: bool = True,
+    timing: bool = True,
 ) -> list[dict[str, Any]]:
     """Returns for every subject its cells, objectives and latencies.
 
@@ -38,36 +43,34 @@ def run(
       subjects, settings: what to compress, and how.
       work_dir: keeps everything.
       measure: without, only what is there already is returned.
+      timing: without, the same holds for milliseconds and what is chosen by them.
     """
     results = []
     for subject in subjects:
         laboratory = Laboratory(subject, settings, work_dir / "cells" / subject.name)
-        cells = laboratory.measured()
         if measure:
-            cells = [
-                _told(laboratory.cell(method, keep))
-                for keep in settings.keeps
-                for method in settings.methods
-            ]
+            for keep in settings.keeps:
+                for method in laboratory.methods(timing):
+                    _told(laboratory.cell(method, keep))
+        cells = laboratory.measured()
         results.append(
             {
                 "model": subject.name,
                 "original": laboratory.judge(subject.path),
                 "labelled": subject.labels is not None,
                 "held_back": len(next(iter(subject.held_back.values()))),
-                "calibration": len(next(iter(subject.calibration.values()))),
+                "calibration": subject.calibrating,
                 "cells": cells,
                 "objectives": [laboratory.objectives(k, measure) for k in settings.keeps],
-                "latencies": laboratory.latencies(cells if measure else []),
+                "latencies": laboratory.latencies(cells if measure and timing else []),
             }
         )
         (work_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     return results
 
 
-def _told(cell: dict[str, Any]) -> dict[str, Any]:
+def _told(cell: dict[str, Any]) -> None:
     logging.info("%s", json.dumps(cell))
-    return cell
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -85,14 +88,19 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "method", list(_DEFAULTS.methods), f"Among {'; '.join(METHODS)}.", **own
     )
     flags.DEFINE_multi_string(
+        "refined", list(_DEFAULTS.refined), "Methods to refine too, or none.", **own
+    )
+    flags.DEFINE_multi_string(
         "distilled", list(_DEFAULTS.distilled), "Methods to distil too, or none.", **own
     )
     flags.DEFINE_integer("distill_steps", _DEFAULTS.distill_steps, "Steps.", **own)
-    flags.DEFINE_float("learning_rate", _DEFAULTS.learning_rate, "Of distillation.", **own)
+    flags.DEFINE_integer("refine_steps", _DEFAULTS.refine_steps, "Of every block.", **own)
+    flags.DEFINE_float("learning_rate", _DEFAULTS.learning_rate, "Of both trainings.", **own)
     flags.DEFINE_integer("calibration", _DEFAULTS.calibration, "Images to calibrate on.", **own)
     flags.DEFINE_integer("held_back", _DEFAULTS.held_back, "Images to judge by.", **own)
     flags.DEFINE_integer("rank_multiple", _DEFAULTS.rank_multiple, "Of ranks.", **own)
     flags.DEFINE_integer("seed", _DEFAULTS.seed, "Of everything random.", **own)
+    flags.DEFINE_bool("timing", True, "Measure what needs an idle machine, too.", **own)
     flags.DEFINE_bool("page_only", False, "Measure nothing: write what is there.", **own)
     flags.DEFINE_string("machine", "", "What to say of the machine.", **own)
 
@@ -108,9 +116,9 @@ def settings_from_flags(values: flags.FlagValues) -> Settings:
     except ValueError:
         raise UserError(f"--keeps needs numbers, e.g. 0.5,0.3, got {values.keeps}") from None
     return Settings(
-        keeps, tuple(values.method), tuple(filter(None, values.distilled)), values.distill_steps,
-        values.learning_rate, values.calibration, values.held_back, values.rank_multiple,
-        seed=values.seed,
+        keeps, tuple(values.method), tuple(filter(None, values.refined)), values.refine_steps,
+        tuple(filter(None, values.distilled)), values.distill_steps, values.learning_rate,
+        values.calibration, values.held_back, values.rank_multiple, seed=values.seed,
     )  # fmt: skip
 
 
@@ -137,7 +145,7 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
         settings = settings_from_flags(values)
         work_dir = pathlib.Path(values.work_dir)
         subjects = subjects_from_flags(values, settings)
-        results = run(subjects, settings, work_dir, not values.page_only)
+        results = run(subjects, settings, work_dir, not values.page_only, values.timing)
         machine = values.machine or f"{platform.machine()}, {platform.system()}"
         output = pathlib.Path(values.output) if values.output else None
         page = table(results, settings, machine, findings_of(output))

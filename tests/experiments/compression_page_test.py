@@ -1,5 +1,7 @@
 """The page of the compression table: what was measured, what failed, and what people added."""
 
+import dataclasses
+
 from experiments.compression_methods import Settings
 from experiments.compression_page import findings_of, table
 
@@ -23,7 +25,7 @@ def test_errors_are_set_against_those_of_uniform_svd_with_and_without_distillati
     uniform = _cell("uniform svd", 0.8, distilled={"error": 0.4, "accuracy": 0.8})
     calibrated = _cell("alds, calibrated", 0.2, distilled={"error": 0.04, "accuracy": 0.88})
     page = table([_result([uniform, calibrated])], SETTINGS, "a machine")
-    assert "| 0.5 | alds, calibrated | 0.200 | 0.040 | 75.0 | 88.0 | 0.50 | 0.49 |" in page
+    assert "| 0.5 | alds, calibrated | 0.200 |  | 0.040 | 75.0 |  | 88.0 | 0.50 | 0.49 |" in page
     assert "| net | 0.5 |  |  | 0.25 | 0.10 |  |  |  |  |" in page
     tiny = table([_result([_cell("uniform svd", 5.7e-5)])], SETTINGS, "a machine")
     assert "| 0.5 | uniform svd | 5.7e-05 |" in tiny
@@ -42,6 +44,27 @@ def test_milliseconds_stand_beside_their_cell_and_agreement_where_labels_are_mis
     page = table([_result([_cell("uniform svd", 0.8)], False, latencies)], SETTINGS, "a machine")
     assert "The original takes 2.00 ms at batch 1." in page and "agreement, %" in page
     assert "| 0.51 | 1.25 |" in page and "has an accuracy" not in page
+
+
+def test_the_page_says_what_the_grid_leaves_out():
+    settings = Settings(
+        methods=("uniform svd", "latency of milliseconds, rectified"),
+        refined=("alds",), refine_steps=7, distilled=("uniform svd", "alds"),
+    )  # fmt: skip
+    page = table([], settings, "a machine")
+    assert "for *latency of milliseconds, rectified*, of the milliseconds." in page
+    assert "*Refined* (7 steps for every block) are alds." in page
+    assert "*Distilled* (as a whole) are uniform svd; alds." in page
+    assert "more than 1 G multiply-adds" in page and "fewer than 16 inputs" in page
+    plain = table([], dataclasses.replace(SETTINGS, refined=()), "a machine")
+    assert "of the milliseconds" not in plain and "*Refined*" not in plain
+
+
+def test_a_trained_state_stands_in_its_own_column():
+    cell = _cell("alds", 0.8, refined={"error": 0.3, "accuracy": 0.85})
+    page = table([_result([cell])], SETTINGS, "a machine")
+    assert "| error | refined | distilled | accuracy, % | refined | distilled |" in page
+    assert "| 0.5 | alds | 0.800 | 0.300 |  | 75.0 | 85.0 |  | 0.50 |" in page
 
 
 def test_findings_of_people_survive_a_new_page(tmp_path):

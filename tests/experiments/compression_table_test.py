@@ -21,6 +21,7 @@ from tfapprox.errors import UserError
 SETTINGS = Settings(
     keeps=(0.5, 0.01),
     methods=("uniform svd", "alds, calibrated"),
+    refined=(),
     distilled=("alds, calibrated",),
     distill_steps=8,
     batch_sizes=(1,),
@@ -70,8 +71,8 @@ def test_the_table_has_every_cell_and_measures_none_twice(folder, tmp_path, monk
     def unexpected(*_):
         raise AssertionError("measured again")
 
-    for name in ("_measure", "_distil"):
-        monkeypatch.setattr(Laboratory, name, unexpected)
+    monkeypatch.setattr(Laboratory, "_measure", unexpected)
+    monkeypatch.setattr(compression_cells, "train", unexpected)
     again = run([subject], SETTINGS, tmp_path)
     assert again[0]["cells"] == cells
     assert json.loads((tmp_path / "results.json").read_text()) == again
@@ -80,6 +81,58 @@ def test_the_table_has_every_cell_and_measures_none_twice(folder, tmp_path, monk
     assert there["cells"] == cells[:2] and there["latencies"] == results[0]["latencies"]
     with pytest.raises(UserError, match="cells with seed 0, not 1"):
         run([subject], dataclasses.replace(SETTINGS, seed=1), tmp_path)
+
+
+def test_what_needs_an_idle_machine_is_left_for_a_later_run(folder, tmp_path, monkeypatch):
+    subject = own_subject(folder)
+    timed = "latency of milliseconds, rectified"
+    settings = dataclasses.replace(
+        SETTINGS, keeps=(0.9,), methods=("uniform svd", timed), distilled=()
+    )
+    monkeypatch.setattr(compression_cells, "time_original", None)
+    monkeypatch.setattr(compression_cells, "measure_latencies", lambda s, paths, *_: dict.fromkeys(paths, {}))
+    (first,) = run([subject], settings, tmp_path, timing=False)
+    assert [cell["method"] for cell in first["cells"]] == ["uniform svd"]
+    assert first["latencies"] == {}
+
+    def time_original(*_):
+        raise UserError("timed")
+
+    monkeypatch.setattr(compression_cells, "time_original", time_original)
+    (second,) = run([subject], settings, tmp_path)
+    assert second["cells"][0] == first["cells"][0]
+    assert second["cells"][1]["failure"] == "timed"
+    assert set(second["latencies"]) == {"original", "uniform svd-0.9"}
+
+
+def test_a_large_model_is_measured_by_the_main_methods_and_few_inputs_are_not_learnt(
+    folder, tmp_path, monkeypatch
+):
+    whole = own_subject(folder)
+    few = {key: value[:8] for key, value in whole.calibration.items()}
+    subject = dataclasses.replace(whole, calibration=few)
+    settings = dataclasses.replace(
+        SETTINGS, keeps=(0.6,), methods=("uniform svd", "energy"), distilled=("uniform svd",)
+    )
+    monkeypatch.setattr(compression_cells, "LARGE", 1000)
+    (result,) = run([subject], settings, tmp_path, timing=False)
+    (cell,) = result["cells"]
+    assert cell["method"] == "uniform svd" and "distilled" not in cell
+    assert result["objectives"] == [{"keep": 0.6}]
+
+
+def test_refined_factors_are_nearer_to_the_original_and_their_cell_stays(folder, tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, keeps=(0.4,), methods=("alds",), refined=("alds",), refine_steps=40, distilled=()
+    )
+    (result,) = run([own_subject(folder)], settings, tmp_path, timing=False)
+    (cell,) = result["cells"]
+    assert cell["refined"]["error"] < cell["error"]
+    paths = [tmp_path / "cells" / "tiny" / name for name in ("alds-0.4", "alds-0.4-refined")]
+    laboratory = Laboratory(own_subject(folder), settings, paths[0].parent)
+    assert [laboratory.judge(path)["error"] for path in paths] == [
+        cell["error"], cell["refined"]["error"],
+    ]  # fmt: skip
 
 
 def test_unknown_methods_are_refused():
