@@ -14,16 +14,12 @@ References:
 """
 
 import dataclasses
-import functools
 import itertools
-import json
 import logging
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
-
-from tensorflow import keras
 
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
@@ -32,18 +28,10 @@ from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.plan import Plan
 from tfapprox.selection.problem import Budget
 from tfapprox.training.callback_relay import CallbackRelay
-from tfapprox.training.multi_worker import is_chief, text_of_chief, train_on_workers
-from tfapprox.training.snapshots import read_record, restore_snapshot, save_snapshot
-from tfapprox.training.switching import (
-    check_trainable,
-    decompose_model,
-    describe,
-    plan_decomposition,
-    reconstruct_model,
-)
+from tfapprox.training.switched_training import SwitchedTraining
+from tfapprox.training.switching import check_trainable, plan_decomposition
 
 _LOG = logging.getLogger(__name__)
-_SNAPSHOT, _PLAN = "training.npz", "decomposition_plan.json"
 _FIRST_LAYER = "the first layer; first_layer=True decomposes it, too"
 
 
@@ -158,8 +146,9 @@ def fit_with_decomposition(
 
     `backup_dir` is stricter: after each epoch everything is in one file that is
     replaced at once (BackupAndRestore writes two in turn, and no random seeds), History
-    comes back whole, and where the data are a function of the epoch the same numbers
-    come out as without the interruption. (Callbacks' own state is theirs to keep.)
+    comes back whole, what EarlyStopping, ReduceLROnPlateau and ModelCheckpoint remember
+    with it, and where the data are a function of the epoch the same numbers come out as
+    without the interruption. (State of other callbacks is theirs to keep.)
 
     A model of a tf.distribute strategy stays with it. On several workers all call this
     with the same arguments; the chief decomposes, and writes to `backup_dir`, which all
@@ -181,11 +170,10 @@ def fit_with_decomposition(
     check_trainable(model)
     _warn_of_switches_not_reached(settings, epochs)
     backup = pathlib.Path(backup_dir) if backup_dir is not None else None
-    training = _Training(model, settings, backup, callbacks)
+    training = SwitchedTraining(model, settings, backup, callbacks)
     relay = CallbackRelay(callbacks, training.model, epochs, verbose)
     epoch = relay.begin() or training.epoch or initial_epoch
-    if training.history:
-        relay.restore_history(training.history)
+    training.remind(relay)
     if training.stopped:
         epochs = epoch
     if callable(x):
@@ -219,94 +207,6 @@ def _warn_of_switches_not_reached(settings: DecomposeInTraining, epochs: int) ->
                 switch,
                 epochs - 1,
             )
-
-
-class _Training:
-    """The model of the moment, how it came about, and what of it is on disk.
-
-    Attributes:
-      model: dense or decomposed.
-      plan: of the decomposition, once there was one.
-      epoch, history, stopped: where an interrupted training was; 0, None, False else.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        settings: DecomposeInTraining,
-        backup: pathlib.Path | None,
-        callbacks: Sequence[Any],
-    ):
-        self.model = train_on_workers(model)
-        self.plan: Plan | None = None
-        self.epoch, self.stopped = 0, False
-        self.history: dict[str, Any] | None = None
-        self._settings, self._decomposed = settings, False
-        self._snapshot = backup / _SNAPSHOT if backup is not None else None
-        kind = keras.callbacks.BackupAndRestore
-        self._folders = [pathlib.Path(c.backup_dir) for c in callbacks if isinstance(c, kind)]
-        if self._snapshot is not None and (record := read_record(self._snapshot)):
-            self.epoch, self.history = record["epoch"], record["history"]
-            self.stopped = record["stopped"]
-            if record["plan"]:
-                self._take_structure(record["plan"], record["decomposed"])
-            restore_snapshot(self._snapshot, self.model)
-        for folder in self._folders:
-            self._follow(folder)
-
-    def _take_structure(self, plan: str, decomposed: bool) -> None:
-        """Gives the model the plan's ranks; its weights are to be filled in."""
-        self.plan, self._decomposed = Plan.from_json(plan), decomposed
-        if self.plan.choices:
-            self.model = decompose_model(self.model, self.plan)
-            if not decomposed:
-                self.model = reconstruct_model(self.model)
-
-    def _follow(self, folder: pathlib.Path) -> None:
-        """Takes the structure whose weights BackupAndRestore has in its folder."""
-        plan, metadata = folder / _PLAN, folder / "training_metadata.json"
-        if plan.exists() and metadata.exists():
-            state = json.loads(metadata.read_text())
-            # A backup at the end of an epoch already bears the next one's number.
-            last = state["epoch"] if state.get("batch") else state["epoch"] - 1
-            first = self._settings.at_epoch
-            if first is not None and last >= first:
-                self._take_structure(plan.read_text(), self._settings.is_decomposed(last))
-
-    def switch(self, epoch: int, relay: CallbackRelay) -> None:
-        """Decomposes or reconstructs the model if this epoch asks for it."""
-        wanted = self._settings.is_decomposed(epoch)
-        if wanted == self._decomposed:
-            return
-        self._decomposed = wanted
-        if wanted:
-            plan = self._settings.plan(self.model)
-            self.plan = Plan.from_json(text_of_chief(self.model, plan.to_json()))
-            for line in describe(self.plan):
-                _LOG.info("epoch %d: %s", epoch, line)
-            for folder in self._folders:
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / _PLAN).write_text(self.plan.to_json())
-        assert self.plan is not None  # nothing but a plan decomposes
-        if not self.plan.choices:
-            _LOG.warning("epoch %d: no site is worth decomposing; the model stays dense", epoch)
-            return
-        make = functools.partial(decompose_model, plan=self.plan) if wanted else reconstruct_model
-        self.model = make(self.model)
-        relay.change_model(self.model)
-
-    def end_of(self, epoch: int, relay: CallbackRelay) -> None:
-        """Keeps on disk what a stretch of epochs led to."""
-        if self._snapshot is None or not is_chief(self.model):
-            return
-        record = {
-            "epoch": epoch,
-            "decomposed": self._decomposed,
-            "plan": self.plan and self.plan.to_json(),
-            "history": relay.history_records(),
-            "stopped": bool(self.model.stop_training),
-        }
-        save_snapshot(self._snapshot, self.model, record)
 
 
 def _stretches(
