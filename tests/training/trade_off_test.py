@@ -1,5 +1,8 @@
 """The stop rule, the table and the plot."""
 
+import pytest
+from matplotlib import pyplot
+
 from tfapprox.training.trade_off import TradeOff, largest_compression, markdown, plot
 
 
@@ -37,3 +40,19 @@ def test_the_table_has_means_and_spreads_over_seeds():
 def test_the_plot_is_drawn(tmp_path):
     plot(ROWS, "digits", tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+def test_the_plot_shows_the_spread_over_seeds_at_a_single_ratio(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    rows = [row("dense", 1.0, 0.9, 0.9), row("dense", 1.0, 0.9, 0.92, seed=1)]
+    rows += [row("alds", 0.3, 0.9, test, seed=seed) for seed, test in enumerate((0.8, 0.83, 0.9))]
+    plot(rows, "digits", tmp_path / "plot.png")
+    axes = figures[0].axes[0]
+    (bar,) = axes.containers[0].lines[2][0].get_segments()
+    assert bar[:, 1] == pytest.approx([80, 90])
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"dense", "alds"}
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_height()) == pytest.approx((90, 2))
+    monkeypatch.undo()
+    pyplot.close("all")

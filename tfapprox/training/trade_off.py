@@ -99,7 +99,10 @@ def markdown(rows: Sequence[TradeOff]) -> str:
 
 
 def plot(rows: Sequence[TradeOff], title: str, path: pathlib.Path) -> None:
-    """Draws test accuracy over saved parameters, a band from least to most over seeds."""
+    """Draws test accuracy over saved parameters, a band from least to most over seeds.
+
+    Bars show the same at each ratio: where there is one only, a band has no width.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -111,13 +114,14 @@ def plot(rows: Sequence[TradeOff], title: str, path: pathlib.Path) -> None:
         own = sorted((g for g in groups.values() if g[0].method == method), key=_saved)
         x = [_saved(group) for group in own]
         tests = [[100 * row.test for row in group] for group in own]
-        means = [float(np.mean(values)) for values in tests]
+        means, least, most = (np.array([f(v) for v in tests]) for f in (np.mean, min, max))
         if _kind(method) == "dense":
             axes.axhline(means[0], color="grey", linestyle="--", label=method)
+            axes.axhspan(least[0], most[0], alpha=0.1, color="grey")
             continue
-        (line,) = axes.plot(x, means, marker="o", label=method)
-        least, most = [min(v) for v in tests], [max(v) for v in tests]
-        axes.fill_between(x, least, most, alpha=0.2, color=line.get_color())
+        bars = axes.errorbar(x, means, (means - least, most - means), fmt="o-", capsize=3)
+        bars.set_label(method)
+        axes.fill_between(x, least, most, alpha=0.2, color=bars.lines[0].get_color())
     axes.set(xlabel="parameters saved, %", ylabel="test accuracy, %", title=title)
     axes.legend()
     figure.tight_layout()
