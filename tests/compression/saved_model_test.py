@@ -2,15 +2,14 @@
 
 import hashlib
 import json
+import multiprocessing
 import signal
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.reference import killable_compression
 from tfapprox.compression import compress_model, compress_saved_model, plan_saved_model
 from tfapprox.config import CompressionConfig
 from tfapprox.errors import InfeasibleBudgetError, UserError, VerificationError
@@ -136,28 +135,15 @@ def test_a_process_ended_in_any_phase_leaves_the_target_as_it_was(source, tmp_pa
     target = tmp_path / "out"
     target.mkdir()
     (target / "saved_model.pb").write_text("old")
-    script = f"""
-        import os, signal, time
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
-        from tfapprox.compression import compress_saved_model
-        from tfapprox.config import CompressionConfig
-        from tfapprox.selection.problem import Budget
-
-        def end_it(phase, done, total):
-            if phase == {phase!r}:
-                os.kill(os.getpid(), {int(how)})
-                time.sleep(10)
-
-        compress_saved_model(
-            {str(source)!r}, {str(target)!r}, CompressionConfig(Budget("macs", keep=0.5)),
-            overwrite=True, progress=end_it,
-        )
-    """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.PIPE, text=True
-    )
-    # Python turns an interrupt that nobody catches into the signal itself.
-    assert ended.returncode == -how, ended.stderr
+    # The server imports TensorFlow once; what it forks starts in no time.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([killable_compression.__name__])
+    arguments = (str(source), str(target), how, phase)
+    process = context.Process(target=killable_compression.main, args=arguments)
+    process.start()
+    process.join(120)
+    # An interrupt that nobody catches ends a Python process like any exception.
+    assert process.exitcode == (1 if how == signal.SIGINT else -how)
     assert _content(target) == {"saved_model.pb": hashlib.sha256(b"old").hexdigest()}
     if how == signal.SIGINT:
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
