@@ -7,6 +7,7 @@ from tests.reference.calibration import reduced_rank_regression
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
 from tfapprox.calibration.anchoring import AnchoredFits
+from tfapprox.calibration.collecting import ROWS_PER_CALL
 from tfapprox.calibration.rectifying import Rectifier
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.fitting import factorize
@@ -97,6 +98,33 @@ def test_a_site_that_runs_several_times_is_fitted_to_all_its_inputs():
     lost = target - rows @ built.reconstruct()[0, 0] - built.offset
     least = (target - target.mean(axis=0)) - (rows - rows.mean(axis=0)) @ best
     assert np.linalg.norm(lost) == pytest.approx(np.linalg.norm(least), rel=0.02)
+
+
+def test_of_many_rows_the_same_ones_are_drawn_in_both_runs():
+    site = Site("only", "dense", _kernel(8, 8))
+    fits = AnchoredFits({"only": site}, {"only": _svd(8)})
+    x = _inputs(ROWS_PER_CALL + 1000, 8)[:, None, None]
+    fits.record("only", "only#0", x, DENSE)
+    fits.turn()
+    fits.replay("only", "only#0", x, DENSE)
+    assert fits.errors["only"] < 1e-3
+
+
+def test_calls_that_share_a_kernel_count_alike_however_large_their_outputs():
+    site = Site("shared", "dense", np.eye(8, dtype=np.float32)[None, None])
+    fits = AnchoredFits({"shared": site}, {"shared": _svd(2)})
+    noise = np.random.default_rng(0).standard_normal((2, 400, 4)).astype("f4") * [1, 0.1, 0.1, 0.1]
+    calls = [np.zeros((400, 8), np.float32) for _ in noise]
+    calls[0][:, :4], calls[1][:, 4:] = 0.01 * noise[0], noise[1]
+    for watch in (fits.record, fits.replay):
+        if watch == fits.replay:
+            fits.turn()
+        for x in calls:
+            watch("shared", "shared#0", x[:, None, None], DENSE)
+    built = fits.fitted["shared"]
+    for x in calls:
+        lost = x @ built.reconstruct()[0, 0] - x
+        assert np.linalg.norm(lost) < 0.3 * np.linalg.norm(x)
 
 
 def test_without_a_bias_there_is_no_offset():

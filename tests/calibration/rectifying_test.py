@@ -79,3 +79,40 @@ def test_without_a_place_for_an_offset_there_is_none():
     wanted = rectifier.respond(targets)
     lost = [np.linalg.norm(rectifier.respond(y) - wanted) for y in (linear[1], outputs)]
     assert lost[1] < 0.98 * lost[0]
+
+
+def test_a_response_ends_at_zero_and_at_the_top():
+    rectifier = Rectifier(np.array([1.0, -2.0]), np.array([0.5, 1.0]), 2.0)
+    outputs = np.array([[-1.0, 0.25], [1.0, 1.0], [9.0, -9.0]], np.float32)
+    np.testing.assert_allclose(rectifier.respond(outputs), [[0, 0.5], [1.5, 0], [2, 2]])
+
+
+@pytest.mark.parametrize("good", [0, 3])
+def test_the_best_of_all_fits_is_kept_the_linear_one_among_them(good):
+    site, rows, targets = _problem()
+    rectifier = Rectifier(np.ones(12), np.full(12, -0.5))
+    regression = Regression(site.kernel, rows)
+    built = []
+
+    def fit(one):
+        built.append(_svd(8 if len(built) == good else 1)(one))
+        return built[-1]
+
+    linear = regression.fit(site, targets, fit)
+    kept, outputs = fit_rectified(site, regression, targets, fit, rectifier, linear)
+    assert len(built) > 10 and len(kept.stages) == 2
+    assert kept.stages[0].kernel.shape[-1] == 8
+    wanted = rectifier.respond(targets)
+    lost = np.linalg.norm(rectifier.respond(outputs) - wanted) / np.linalg.norm(wanted)
+    assert lost < 0.5
+
+
+def test_with_few_rows_the_fit_stays_near_the_kernel_whatever_the_scale():
+    site, rows, targets = _problem(count=324, inputs=40)
+    rectifier = Rectifier(np.geomspace(0.1, 10, 12), np.zeros(12))
+    linear, (built, _) = _fits(site, rows[:24], targets[:24], rectifier, 8)
+    lost = []
+    for one in (linear[0], built):
+        fresh = rows[24:] @ one.reconstruct()[0, 0] + one.offset
+        lost.append(np.linalg.norm(fresh - targets[24:], axis=0))
+    assert np.median(lost[1] / lost[0]) < 0.5

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfapprox.accounting.site import Site
-from tfapprox.calibration.regression import Regression
+from tfapprox.calibration.regression import _RIDGES, Regression
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.fitting import factorize
 from tfapprox.selection.problem import Configuration
@@ -31,16 +31,56 @@ def test_with_plenty_of_data_the_regression_is_the_least_squares_one():
     np.testing.assert_allclose(regression.moments.center, rows.mean(axis=0), atol=1e-4)
 
 
-def test_with_few_data_the_regression_stays_near_the_kernel():
+def test_the_ridge_is_nearly_the_best_one_for_rows_that_were_not_seen():
     rng = np.random.default_rng(0)
-    kernel, rows = _kernel(60, 6), _inputs(20, 60)
-    noise = 5 * rng.standard_normal((20, 6)).astype("f4")
-    found = Regression(kernel, rows).solve(kernel, rows @ kernel[0, 0] + noise)
-    fresh = _inputs(500, 60)[250:]
-    gone = np.linalg.norm(fresh @ (found - kernel)[0, 0]) / np.linalg.norm(fresh @ kernel[0, 0])
-    fitted = np.linalg.lstsq(rows, rows @ kernel[0, 0] + noise, rcond=None)[0]
-    free = np.linalg.norm(fresh @ (fitted - kernel[0, 0])) / np.linalg.norm(fresh @ kernel[0, 0])
-    assert gone < 0.5 * free
+    kernel, rows = _kernel(60, 6), _inputs(400, 60)
+    seen, fresh = rows[:90], rows[90:]
+    noise = 20 * rng.standard_normal((90, 6)).astype("f4")
+    truth = fresh @ kernel[0, 0]
+
+    def lost(found):
+        return float(np.linalg.norm((fresh - fresh.mean(axis=0)) @ (found - kernel[0, 0])))
+
+    centred, wrong = seen - seen.mean(axis=0), noise - noise.mean(axis=0)
+    inner = centred.T @ centred / 90
+    errors = [
+        lost(kernel[0, 0] + np.linalg.solve(
+            inner + ridge * np.trace(inner) / 60 * np.eye(60), centred.T @ wrong / 90
+        ))
+        for ridge in _RIDGES
+    ]  # fmt: skip
+    found = Regression(kernel, seen).solve(kernel, seen @ kernel[0, 0] + noise)
+    assert lost(found[0, 0]) < 1.1 * min(errors) < 0.2 * errors[0]
+    assert lost(found[0, 0]) < 0.1 * np.linalg.norm(truth)
+
+
+def test_targets_that_the_kernel_gives_by_itself_do_not_choose_the_ridge():
+    kernel, rows = _kernel(60, 6), _inputs(90, 60)
+    noise = 20 * np.random.default_rng(0).standard_normal((90, 6)).astype("f4")
+    twice, once = Regression(kernel, rows), Regression(kernel, rows)
+    np.testing.assert_array_equal(twice.solve(kernel, rows @ kernel[0, 0]), kernel)
+    targets = rows @ kernel[0, 0] + noise
+    np.testing.assert_array_equal(twice.solve(kernel, targets), once.solve(kernel, targets))
+
+
+def test_rows_count_by_their_weight():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((4000, 8)).astype("f4") + 2
+    weights = np.where(np.arange(4000) % 2, 1.0, 0.02)
+    maps = rng.standard_normal((2, 8, 5))
+    targets = np.where(weights[:, None] == 1, rows @ maps[0] + 7, rows @ maps[1]).astype("f4")
+    center = weights @ rows / weights.sum(), weights @ targets / weights.sum()
+    root = np.sqrt(weights)[:, None]
+    best = np.linalg.lstsq(root * (rows - center[0]), root * (targets - center[1]), rcond=None)[0]
+    site = Site("only", "dense", _kernel(8, 5))
+    choice = Configuration("svd", {"scheme": 0, "slices": 1, "rank": 5})
+    regression = Regression(site.kernel, rows, weights=weights)
+    built, _ = regression.fit(site, targets, lambda one: factorize(one, choice, SpectrumCache()))
+    np.testing.assert_allclose(built.reconstruct()[0, 0], best, atol=0.01 * np.abs(best).max())
+    np.testing.assert_allclose(
+        center[0] @ built.reconstruct()[0, 0] + built.offset, center[1], rtol=1e-3, atol=1e-2
+    )
+    np.testing.assert_allclose(regression.moments.center, center[0], rtol=1e-5)
 
 
 def test_the_relative_error_counts_rows_by_their_weight_and_leaves_out_means():

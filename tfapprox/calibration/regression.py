@@ -14,6 +14,7 @@ from tfapprox.calibration.weights import CovarianceWeight
 Fit = Callable[[Site], Factorization]
 """Fits a site's kernel (here the regression's) to its weight, in the structure of the plan."""
 
+_ROUNDING = 1e-10  # of energies in float32
 _RIDGES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 1e3)  # in units of the mean variance
 
 
@@ -22,7 +23,8 @@ class Regression:
 
       B = W + (E[x'^T x'] + ridge)^-1 E[x'^T (y - x' W)],
 
-    drawn to the kernel W where rows are few. The ridge is chosen for the first targets.
+    drawn to the kernel W where rows are few. The ridge is chosen for the first targets that W
+    does not give by itself: by those nothing can be told.
 
     Attributes:
       moments: of the rows.
@@ -79,6 +81,8 @@ class Regression:
         if self._centred:
             mean = np.average(missing, axis=0, weights=self._weights)
             missing = missing - mean.astype(missing.dtype)
+        if np.vdot(missing, missing) <= _ROUNDING * np.vdot(targets, targets):
+            return kernel
         missing = self._weighted(missing)
         if self._ridge is None:
             halves = (np.array_split(array, 2) for array in (self._rows, missing))
