@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import re
 import sys
@@ -64,6 +65,7 @@ class ImageTraining:
       milestones, decay: shares of the epochs after which it is multiplied by `decay`.
       weight_decay, nesterov: of SGD with momentum 0.9.
       image_size: height and width; 16 averages 2x2 pixels, for quick runs.
+      padding: pixels around an image of which augmentation takes a crop.
     """
 
     config: ExperimentConfig
@@ -76,6 +78,7 @@ class ImageTraining:
     weight_decay: float = 1e-4
     nesterov: bool = False
     image_size: int = _SIZE
+    padding: int = 2
 
     def __post_init__(self):
         if self.image_size not in (_SIZE, _SIZE // 2):
@@ -139,7 +142,8 @@ class ImageTraining:
     def _task(self) -> Task:
         # Only the preparation of batches is taken from it.
         nothing: Any = None
-        prepare = crop_and_flip if self.augment else None
+        crop = functools.partial(crop_and_flip, padding=self.padding)
+        prepare = crop if self.augment else None
         return Task(self.network, nothing, nothing, nothing, whiten, prepare=prepare)
 
 
@@ -258,7 +262,9 @@ def build_network(name: str, classes: int, size: int = _SIZE) -> Any:
     shape = (size, size, 3)
     try:
         if match := re.fullmatch(r"vgg(16|19)(?:-(\d+))?", name):
-            return vgg(int(match[1]), classes, shape, int(match[2] or 64))
+            # Either paper's own: convolutions of VGG19 have no biases.
+            depth, width = int(match[1]), int(match[2] or 64)
+            return vgg(depth, classes, shape, width, use_bias=depth == 16)
         if match := re.fullmatch(r"resnet(\d+)(b?)", name):
             return resnet_cifar(int(match[1]), "B" if match[2] else "A", classes, shape)
         if name == "densenet40":

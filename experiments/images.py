@@ -56,19 +56,23 @@ def whiten(x: tf.Tensor) -> tf.Tensor:
     return tf.image.per_image_standardization(tf.cast(x, tf.float32))
 
 
-def crop_and_flip(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns [N, H, W, C] padded by 2, cropped at random places, half of them mirrored.
+def crop_and_flip(x: tf.Tensor, seed: tf.Tensor, padding: int = 2) -> tf.Tensor:
+    """Returns [N, H, W, C] padded by zeros, cropped at random places, half of them mirrored.
 
     Args:
       seed: [2], of the batch.
+      padding: pixels on each side.
 
-    References: Adelman and Silberstein, 2018, "Wide ResNet-28-10 for CIFAR-100".
+    References: Adelman and Silberstein, 2018, "Wide ResNet-28-10 for CIFAR-100" (padding 2);
+    Elhoushi et al., 2019 (padding 4).
     """
     count, height, width = tf.shape(x)[0], x.shape[1], x.shape[2]
-    padded = tf.pad(x, [[0, 0], [2, 2], [2, 2], [0, 0]])
-    tops, lefts, flips = tf.unstack(tf.random.stateless_uniform([3, count], seed, 0, 60, tf.int32))
-    rows = (tops % 5)[:, None] + tf.range(height)
-    columns = (lefts % 5)[:, None] + tf.range(width)
+    padded = tf.pad(x, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    places = 2 * padding + 1
+    draws = tf.random.stateless_uniform([3, count], seed, 0, 12 * places, tf.int32)
+    tops, lefts, flips = tf.unstack(draws)
+    rows = (tops % places)[:, None] + tf.range(height)
+    columns = (lefts % places)[:, None] + tf.range(width)
     columns = tf.where((flips % 2 == 0)[:, None], columns, columns[:, ::-1])
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
     return tf.gather(cropped, columns, axis=2, batch_dims=1)

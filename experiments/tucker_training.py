@@ -12,6 +12,7 @@ from rich.table import Table
 from tensorflow import keras
 
 from experiments.console import wide_console
+from experiments.datasets import Data
 from experiments.export import export_saved_model
 from experiments.image_training import ImageTraining
 from experiments.tucker_results import (
@@ -44,11 +45,13 @@ class TuckerExperiment:
       training: network, data, schedule.
       settings: when to decompose, and how; its `reconstruct_at` is for the method of that name.
       methods: among METHODS.
+      fine_tune_epochs: of `original_then_decompose`, after all others; may be 0.
     """
 
     training: ImageTraining
     settings: DecomposeInTraining
     methods: tuple[str, ...] = METHODS
+    fine_tune_epochs: int = 0
 
     def __post_init__(self):
         unknown = [method for method in self.methods if method not in METHODS]
@@ -56,6 +59,8 @@ class TuckerExperiment:
             raise UserError(f"--methods must be among {', '.join(METHODS)}, got {self.methods}")
         if "reconstruct" in self.methods and self.settings.reconstruct_at is None:
             raise UserError("--methods has reconstruct, which needs --reconstruct_at")
+        if self.fine_tune_epochs < 0:
+            raise UserError(f"--fine_tune_epochs must be at least 0, got {self.fine_tune_epochs}")
 
     def settings_of(self, method: str) -> DecomposeInTraining:
         """Returns the settings with the switches of a method."""
@@ -63,7 +68,13 @@ class TuckerExperiment:
             return dataclasses.replace(self.settings, reconstruct_at=None)
         if method == "reconstruct":
             return self.settings
-        return dataclasses.replace(self.settings, at_epoch=None, reconstruct_at=None)
+        last = self.training.config.epochs if method == "original_then_decompose" else None
+        return dataclasses.replace(self.settings, at_epoch=last, reconstruct_at=None)
+
+    def epochs_of(self, method: str) -> int:
+        """Returns how many epochs a method trains."""
+        more = self.fine_tune_epochs if method == "original_then_decompose" else 0
+        return self.training.config.epochs + more
 
 
 class EpochSeconds(keras.callbacks.Callback):
@@ -114,21 +125,13 @@ def _train(
     root = training.config.model_dir
     folder, data = root / f"{method}-{seed}", training.load()
     model = training.model(data, seed)
-    # The dense training serves both methods that go through all of it.
-    first = "original" if method == "original_then_decompose" else method
-    fitted = fit_with_decomposition(
-        model,
-        settings,
-        lambda epoch: training.batches(data, seed, epoch),
-        epochs=training.config.epochs,
-        callbacks=[EpochSeconds()],
-        validation_data=training.examples(data.valid),
-        backup_dir=root / f"{first}-{seed}",
-        verbose=0,
-    )
     if method == "original_then_decompose":
-        plan = settings.plan(fitted.model)
-        fitted = DecomposedFit(decompose_model(fitted.model, plan), fitted.history, plan)
+        # The dense training serves both methods that go through all of it.
+        dense, place = experiment.settings_of("original"), root / f"original-{seed}"
+        first = _fit(training, data, seed, model, dense, place, (0, training.config.epochs))
+        fitted = _decompose_trained(experiment, data, seed, first, folder)
+    else:
+        fitted = _fit(training, data, seed, model, settings, folder, (0, training.config.epochs))
     folder.mkdir(parents=True, exist_ok=True)
     _write_metrics(fitted.history, folder / "metrics.jsonl")
     if fitted.plan is not None:
@@ -141,6 +144,45 @@ def _train(
         for part in (data.valid, data.test)
     )
     return _row(method, seed, (valid, test), settings, fitted, model), fitted.history.history
+
+
+def _fit(
+    training: ImageTraining,
+    data: Data,
+    seed: int,
+    model: Any,
+    settings: DecomposeInTraining,
+    folder: pathlib.Path,
+    epochs: tuple[int, int],
+) -> DecomposedFit:
+    """Trains from the first of the epochs up to the second, on the folder's backup."""
+    return fit_with_decomposition(
+        model,
+        settings,
+        lambda epoch: training.batches(data, seed, epoch),
+        initial_epoch=epochs[0],
+        epochs=epochs[1],
+        callbacks=[EpochSeconds()],
+        validation_data=training.examples(data.valid),
+        backup_dir=folder,
+        verbose=0,
+    )
+
+
+def _decompose_trained(
+    experiment: TuckerExperiment, data: Data, seed: int, dense: DecomposedFit, folder: pathlib.Path
+) -> DecomposedFit:
+    """Returns the trained model decomposed and tuned; History has the dense epochs, too."""
+    settings = experiment.settings_of("original_then_decompose")
+    first, last = experiment.training.config.epochs, experiment.epochs_of("original_then_decompose")
+    if first == last:
+        plan = settings.plan(dense.model)
+        return DecomposedFit(decompose_model(dense.model, plan), dense.history, plan)
+    tuned = _fit(experiment.training, data, seed, dense.model, settings, folder, (first, last))
+    history = tuned.history
+    history.epoch = [*dense.history.epoch, *history.epoch]
+    history.history = {k: [*dense.history.history[k], *v] for k, v in history.history.items()}
+    return tuned
 
 
 def _row(
@@ -204,6 +246,6 @@ def _write(experiment: TuckerExperiment, rows: Sequence[Row]) -> None:
     folder = training.config.model_dir
     (folder / "results.json").write_text(json.dumps(body, indent=1))
     keep = experiment.settings.budget.keep or 1.0
-    points = [trade_off(row, keep, training.config.epochs).to_json() for row in rows]
+    points = [trade_off(r, keep, experiment.epochs_of(r.method)).to_json() for r in rows]
     (folder / "trade_offs.json").write_text(json.dumps(points, indent=1))
     (folder / "results.md").write_text(markdown(means))

@@ -14,17 +14,20 @@ def vgg(
     classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     width: int = 64,
+    use_bias: bool = True,
 ) -> keras.Model:
     """Returns VGG-`depth` with batch normalisation and one dense layer, ending in logits.
 
     VGG16 has 14,728,266 trainable parameters and VGG19 20,040,522; the convolutions
-    have biases, as in the original. The convolutions are called conv<block>_<index>.
+    have biases, as in the original, unless `use_bias` is off. They are called
+    conv<block>_<index>.
 
     Args:
       depth: 16 or 19.
       classes: number of logits.
       input_shape: [height, width, channels] of one image, at least 32 pixels a side.
       width: filters of the first block; the last two have eight times as many.
+      use_bias: of the convolutions, before batch normalisation.
 
     References:
       Simonyan and Zisserman 2015, table 1 (D and E); the three dense layers for
@@ -36,7 +39,7 @@ def vgg(
     for block, count in enumerate(_CONVOLUTIONS[depth], 1):
         filters = width * min(8, 2 ** (block - 1))
         for index in range(1, count + 1):
-            x = blocks.conv_norm_relu(x, filters, 3, f"conv{block}_{index}", use_bias=True)
+            x = blocks.conv_norm_relu(x, filters, 3, f"conv{block}_{index}", use_bias=use_bias)
         x = keras.layers.MaxPooling2D(name=f"pool{block}")(x)
     x = keras.layers.Flatten()(x)
     outputs = keras.layers.Dense(classes, name="logits")(x)

@@ -22,6 +22,7 @@ TINY = (
     "--epochs=3",
     "--at_epoch=1",
     "--reconstruct_at=2",
+    "--fine_tune_epochs=1",
     "--batch_size=32",
     "--selector=energy",
     "--keep=0.5",
@@ -48,10 +49,13 @@ def test_trainings_leave_their_results(flag_values, tmp_path):
     assert all(row.params <= 0.5 * whole for row in rows.values())
     records = (tmp_path / "reconstruct-0" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in records] == [1, 2, 3]
+    tuned = (tmp_path / "original_then_decompose-0" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in tuned] == [1, 2, 3, 4]
     assert len(json.loads((tmp_path / "results.json").read_text())["trainings"]) == 2
     assert (tmp_path / "curves.png").stat().st_size > 1000
     points = json.loads((tmp_path / "trade_offs.json").read_text())
     assert [p["method"] for p in points] == ["reconstruct", "original_then_decompose"]
+    assert [p["epoch"] for p in points] == [3, 4]
     for point in points:
         assert TradeOff(**point).params_ratio == pytest.approx(point["params"] / whole, rel=1e-3)
         assert point["test"] == pytest.approx(rows[point["method"]].test / 100)
@@ -76,6 +80,29 @@ def test_every_method_has_its_switches(flag_values, method):
     epochs = [experiment.settings_of(method).is_decomposed(epoch) for epoch in range(3)]
     expected = {"decompose": [False, True, True], "reconstruct": [False, True, False]}
     assert epochs == expected.get(method, [False] * 3)
+    assert experiment.epochs_of(method) == 3 + (method == "original_then_decompose")
+
+
+@pytest.mark.parametrize(
+    "network, epochs, at_epoch, reconstruct_at",
+    [("vgg19", 200, 10, 190), ("densenet40", 160, 20, 150), ("resnet56", 200, 10, 190)],
+)
+def test_hyper_parameters_of_the_paper_are_the_defaults(
+    flag_values, network, epochs, at_epoch, reconstruct_at
+):
+    experiment = parse(flag_values, "--model_dir=x", f"--network={network}")
+    training, settings, config = (
+        experiment.training,
+        experiment.settings,
+        experiment.training.config,
+    )
+    assert (config.epochs, config.batch_size, config.learning_rate) == (epochs, 128, 0.1)
+    assert [share * epochs for share in training.milestones] == pytest.approx([100, 150])
+    assert (training.decay, training.weight_decay) == (0.1, 1e-4)
+    assert (training.augment, training.padding) == (True, 4)
+    assert (settings.at_epoch, settings.reconstruct_at) == (at_epoch, reconstruct_at)
+    assert (settings.decomposition, settings.selector) == ("tucker2", "evbmf")
+    assert experiment.fine_tune_epochs == 40
 
 
 def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
@@ -93,6 +120,7 @@ def test_a_preset_gives_way_to_flags_that_are_given(flag_values):
         (("--model_dir=x", "--methods=magic"), "--methods"),
         (("--model_dir=x", "--milestones=half"), "milestones"),
         (("--model_dir=x", "--at_epoch=5", "--reconstruct_at=4"), "reconstruct_at"),
+        (("--model_dir=x", "--fine_tune_epochs=-1"), "fine_tune_epochs"),
     ],
 )
 def test_impossible_flags_are_refused(flag_values, arguments, message):
@@ -103,6 +131,8 @@ def test_impossible_flags_are_refused(flag_values, arguments, message):
 def test_networks_are_found_by_name():
     sizes = [build_network(name, 10).count_params() for name in ("resnet8", "resnet8b")]
     assert sizes[0] < sizes[1]
+    plain = [build_network(name, 10).get_layer("conv1_1") for name in ("vgg16-8", "vgg19-8")]
+    assert [layer.use_bias for layer in plain] == [True, False]
     for name in ("resnet9", "lenet"):
         with pytest.raises(UserError, match=name):
             build_network(name, 10)
