@@ -94,7 +94,14 @@ def test_dry_run_writes_no_model(tfapprox_run, model, tmp_path):
     flags = ("--output_dir", target, "--keep_macs", "0.5", "--dry_run")
     status, out, err = tfapprox_run("compress", "--dir", model, *flags)
     assert (status, err) == (0, "")
-    assert "wide" in out and not target.exists()
+    assert "wide" in out and "written" not in out and not target.exists()
+
+
+def test_what_was_written_is_told(tfapprox_run, model, tmp_path):
+    target, plan = tmp_path / "small", tmp_path / "plan.json"
+    flags = ("--output_dir", target, "--keep_macs", "0.5", "--save_plan", plan)
+    status, out, _ = tfapprox_run("compress", "--dir", model, *flags)
+    assert (status, out.splitlines()[-1]) == (0, f"written: {target}, {plan}")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from tfapprox.cli.output import print_json
+from tfapprox.printable import printable
 from tfapprox.rewriters.plan import Plan
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def tell(args: argparse.Namespace, plan: Plan, report: "Report | None") -> None:
-    """Writes and prints what the flags ask for; there is no report after a dry run."""
+    """Writes and prints what the flags ask for, and where; a dry run has no report."""
     from tfapprox.report.text import print_plan, print_report
 
     if args.save_plan is not None:
@@ -28,7 +29,12 @@ def tell(args: argparse.Namespace, plan: Plan, report: "Report | None") -> None:
         write_tensorboard(report, args.tensorboard, args.report)
     if args.json:
         print_json(json.loads(plan.to_json()) if report is None else report.to_json())
-    elif report is None:
+        return
+    if report is None:
         print_plan(plan)
     else:
         print_report(report)
+    model = None if report is None else args.output_dir
+    written = [place for place in (model, args.save_plan, args.report, args.tensorboard) if place]
+    if written:
+        print(printable(f"written: {', '.join(written)}"))
