@@ -13,6 +13,7 @@ from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
 from tfapprox.rewriters.keras_restore import chains_of
 from tfapprox.selection.problem import Budget
+from tfapprox.training import compress_retrain as compress_retrain_module
 from tfapprox.training.compress_retrain import (
     RetrainConfig,
     RetrainData,
@@ -20,6 +21,7 @@ from tfapprox.training.compress_retrain import (
     compress_retrain,
     load_model,
 )
+from tfapprox.training.switching import decompose_model
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 12)).astype("float32")
@@ -107,12 +109,22 @@ def test_compressing_only_trains_no_more(one_shot, tmp_path):
     assert [row.params for row in compressed] == [row.params for row in rows]
 
 
-def test_each_step_of_a_cascade_starts_from_the_retrained_model_before(tmp_path):
+def test_each_step_of_a_cascade_starts_from_the_retrained_model_before(tmp_path, monkeypatch):
+    sources = []
+
+    def watched(source, plan):
+        sources.append(source)
+        return decompose_model(source, plan)
+
+    monkeypatch.setattr(compress_retrain_module, "decompose_model", watched)
     rows = compress_retrain(build(), DATA, config("iterative", cascade(0.6)), tmp_path)
     assert [row.keep for row in rows[1:]] == pytest.approx([0.8, 0.64, 0.512])
     models = [load_model(tmp_path, row, "iterative") for row in rows]
     assert all(row.params_ratio <= row.keep for row in rows)
     assert [bool(list(chains_of(model))) for model in models] == [False, True, True, True]
+    for source, model in zip(sources, models, strict=False):
+        assert not list(chains_of(source))
+        np.testing.assert_allclose(source(X), model(X), atol=1e-5)
 
 
 class KilledError(Exception):
