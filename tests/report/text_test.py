@@ -7,11 +7,14 @@ import numpy as np
 from rich.console import Console
 
 from tests.report.conftest import HOSTILE, make_report
+from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
 from tfapprox.report import text
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
+from tfapprox.rewriters.plan import Plan, Verdict
+from tfapprox.selection.problem import Configuration
 
 
 def printed(function, *args) -> str:
@@ -31,6 +34,13 @@ def test_a_report_shows_every_verdict_and_names_as_they_are(report):
 def test_a_report_without_measurements_is_printed():
     shown = printed(text.print_report, make_report(verification=None, latency=(), seconds={}))
     assert "Speed was not measured." in shown
+
+
+def test_a_plan_is_printed_with_a_remark_on_a_starved_last_site():
+    choice = Configuration("svd", {"scheme": 0, "slices": 1, "rank": 1})
+    head = Verdict("head", "dense", (1, 1, 64, 10), choice, "", 0.4, Cost(640), Cost(74))
+    shown = printed(text.print_plan, Plan((head,)))
+    assert "note: head, the last site, tells its 10 outputs apart by rank 1" in shown
 
 
 def test_failures_are_printed():

@@ -19,6 +19,7 @@ from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
 from tfapprox.rewriters.plan import Plan
+from tfapprox.rewriters.plan_remarks import plan_remarks
 from tfapprox.training.distillation_config import DistillationConfig, RefinedBlock
 
 _COMPARED = 64  # examples of the calibration data that both models are run on
@@ -132,7 +133,11 @@ def compress_model(
         environment=collect_environment(seed=config.seed),
         verification=verification,
         spectra=collect_spectra(inspection, plan, spectra),
-        notes=(*inspection.notes, *(() if calibration is None else calibration.notes)),
+        notes=(
+            *inspection.notes,
+            *plan_remarks(plan),
+            *(() if calibration is None else calibration.notes),
+        ),
         seconds=clock.seconds,
         peak_memory_bytes=peak_memory_bytes(),
         scores=measured,

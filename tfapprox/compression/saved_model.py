@@ -33,6 +33,7 @@ from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
 from tfapprox.rewriters.plan import Plan
+from tfapprox.rewriters.plan_remarks import plan_remarks
 from tfapprox.rewriters.publish import check_target, staged
 from tfapprox.rewriters.verify import NOT_RUN
 from tfapprox.serving.calibration_data import CalibrationData, Source, open_calibration_data
@@ -225,7 +226,8 @@ def _attempt(
         before = model_size(inspection.cost, disk_bytes(job.source))
         after = model_size(cost_after(inspection, plan), disk_bytes(staging))
         notes = [*notes, *fixed_note(job, opened, factorizations)]
-        curves, remarks = collect_spectra(inspection, plan, spectra), inspection.notes
+        curves = collect_spectra(inspection, plan, spectra)
+        remarks = (*inspection.notes, *plan_remarks(plan))
         # TensorFlow is to load both models now: give it the memory back.
         del opened, inspection, factorizations, spectra, score, calibration
         refined, distilled = train_factors(job, staging, clock, progress)
