@@ -51,6 +51,8 @@ def test_products_are_sampled_and_the_error_told(tfapprox_run, model, tmp_path):
         (("--decompositions", "crs", "--sampling_ratio", "2"), "ratio must be"),
         (("--decompositions", "crs", "--sampling_ratio", "0.5", "--keep_macs", "0.5"), "keep_macs"),
         (("--sampling_ratio", "0.5", "--keep_macs", "0.5"), "belongs to"),
+        (("--decompositions", "crs", "--objective", "latency"), "--objective has no meaning"),
+        (("--decompositions", "crs", "--evbmf_floor", "2"), "--evbmf_floor has no meaning"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(tfapprox_run, model, tmp_path, flags, complaint):

@@ -74,6 +74,17 @@ def test_an_error_bound_and_slices_are_told_in_words(tfapprox_run, images, tmp_p
     assert status == 0 and out.startswith("dense again: kernels/1, kernels/2")
 
 
+def test_settings_of_evbmf_reach_the_code_size(tfapprox_run, refused, images, tmp_path):
+    # The kernels are noise, in which EVBMF finds no dimension.
+    command = (*flags_of(images, tmp_path / "small"), "--keep_params", "1", "--selector", "evbmf")
+    assert "nothing to do" in refused(*command)
+    status, out, err = tfapprox_run(*command, "--evbmf_floor", "2", "--json")
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert [s["choice"]["code_size"] for s in result["plan"]["sites"] if s["choice"]] == [2] * 3
+    assert result["plan"]["settings"]["selector"] == "evbmf"
+
+
 def test_what_makes_no_sense_is_refused(refused, images, tmp_path):
     base = flags_of(images, tmp_path / "small")
     assert "give --keep_params" in refused(*base, "--keep_macs", "0.5")
@@ -81,6 +92,10 @@ def test_what_makes_no_sense_is_refused(refused, images, tmp_path):
     assert "saves none" in refused(*base, "--keep_params=0.8", "--selector=latency")
     assert "channel slices" in refused(*base, "--keep_params=0.8", "--selector=alds_simple")
     assert "needs four numbers" in refused(*base, "--keep_params=0.5", "--slice_shape=3,3")
+    asked = (*base, "--keep_params=0.8")
+    assert "--objective has no meaning" in refused(*asked, "--objective=latency")
+    assert "distribution_strategy" in refused(*asked, "--distribution_strategy=mirrored")
+    assert "belongs to --selector evbmf" in refused(*asked, "--evbmf_floor=2")
     assert "not a regular expression" in refused(*base, "--keep_params=0.5", "--include=(")
     both = [word if word != "slice_generator" else "svd,slice_generator" for word in base]
     assert "stands alone" in refused(*both, "--keep_params=0.5")

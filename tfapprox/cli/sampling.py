@@ -18,7 +18,8 @@ _UNUSED = (
     "slices", "rank_multiple", "slice_shape", "keep_macs", "keep_params", "keep_latency",
     "max_latency_ms", "max_error", "scores", "keep_bytes",
     "refine_steps", "distill_steps", "work_dir", "sweep", "labels", "calibration",
-    "keep_biases", "threads",
+    "keep_biases", "threads", "distill_learning_rate", "distill_batch_size",
+    "distribution_strategy", "evbmf_weakening", "evbmf_floor",
 )  # fmt: skip
 
 
@@ -53,6 +54,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.decompositions != (NAME,):
         raise UserError(f"--decompositions {NAME} stands alone: it samples, others factorize")
     given = [flag for flag in _UNUSED if getattr(args, flag, None)]
+    given += ["objective"] if args.objective != "cost" else []
     if given:
         raise UserError(f"--{given[0]} has no meaning with --decompositions {NAME}: drop it")
     if args.sampling_ratio is None:

@@ -10,6 +10,7 @@ from tfapprox.cli.inputs import calibration_data, choose_signature, head
 from tfapprox.cli.progress import ProgressBars
 from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
+from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.problem import Budget
 
 NAME = "slice_generator"
@@ -18,6 +19,7 @@ _UNUSED = (
     "schemes", "slices", "rank_multiple", "refine_steps", "distill_steps", "work_dir",
     "sweep", "labels",
     "calibration", "keep_biases", "scores", "keep_latency", "max_latency_ms", "threads",
+    "distill_learning_rate", "distill_batch_size", "distribution_strategy",
 )  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
             args.include,
             tags=args.tag_set,
             signature=args.signature_def,
-            selector=args.selector or "alds",
+            selector=_selector(args),
             inputs=inputs,
             overwrite=args.overwrite,
             run=not args.dont_run,
@@ -53,6 +55,7 @@ def _budget(args: argparse.Namespace) -> Budget:
     if args.slice_shape is not None and len(args.slice_shape) != 4:
         raise UserError(f"--slice_shape needs four numbers like 16,16,3,3, got {args.slice_shape}")
     given = [flag for flag in _UNUSED if getattr(args, flag, None)]
+    given += ["objective"] if args.objective != "cost" else []
     if given:
         raise UserError(f"--{given[0]} has no meaning with --decompositions {NAME}: drop it")
     if args.output_dir is None:
@@ -69,6 +72,15 @@ def _budget(args: argparse.Namespace) -> Budget:
         "a slice generator saves parameters, no multiply-adds: give --keep_params 0.5, "
         "--keep_bytes 0.5 or --max_error 0.05"
     )
+
+
+def _selector(args: argparse.Namespace) -> str | EvbmfSelector:
+    name = args.selector or "alds"
+    flags = ("evbmf_weakening", "evbmf_floor")
+    given = {f.removeprefix("evbmf_"): v for f in flags if (v := getattr(args, f)) is not None}
+    if given and name != "evbmf":
+        raise UserError(f"--evbmf_{next(iter(given))} belongs to --selector evbmf")
+    return EvbmfSelector(**given) if given else name
 
 
 def _check_regex(pattern: str) -> None:

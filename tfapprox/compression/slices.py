@@ -20,6 +20,7 @@ from tfapprox.report.report import Report
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.publish import check_target
 from tfapprox.rewriters.saved_model import open_saved_model
+from tfapprox.selection.evbmf import EvbmfSelector
 from tfapprox.selection.problem import Budget
 from tfapprox.serving.inputs import Inputs
 from tfapprox.slice_planning import choose_code_size, slice_verdicts
@@ -34,7 +35,7 @@ def generate_saved_model_slices(
     *,
     tags: Sequence[str] = ("serve",),
     signature: str | None = None,
-    selector: str = "alds",
+    selector: str | EvbmfSelector = "alds",
     inputs: Inputs | None = None,
     overwrite: bool = False,
     run: bool = True,
@@ -52,7 +53,8 @@ def generate_saved_model_slices(
       which: regular expression searched in site names; by default every convolution
         but the first.
       tags, signature: of the graph, and whose costs count.
-      selector: chooses the code size for a budget, from the errors of all code sizes.
+      selector: chooses the code size for a budget, from the errors of all code sizes: a
+        name, or EVBMF with settings of its own.
       inputs: to compare both models on; made up when None.
       overwrite: replace a SavedModel that is at `destination`.
       run: False for a model that is not to be trusted: it is never run, and the result is
@@ -80,14 +82,14 @@ def generate_saved_model_slices(
     if isinstance(code_size, int):
         size = code_size
     else:
-        chooser = registry.look_up("selector", selector)
+        chooser = registry.look_up("selector", selector) if isinstance(selector, str) else selector
         size = choose_code_size(sites, shape, code_size, inspection, chooser)
     made, errors = generate(kernels, shape, size)
     built = {site.name: one for site, one in zip(sites, made, strict=True)}
     told = dict(zip(built, errors, strict=True))
     settings = {
         "decompositions": [NAME],
-        "selector": selector if isinstance(code_size, Budget) else None,
+        "selector": _name(selector) if isinstance(code_size, Budget) else None,
         "metric": "frobenius",
         "include": which,
         "budget": _budget_to_json(code_size),
@@ -113,6 +115,10 @@ def _reasons(sites: Sequence[Site], which: str | None, constant: Collection[str]
         elif site.name in constant:
             kept[site.name] = "its kernel is a constant, no variable"
     return kept
+
+
+def _name(selector: str | EvbmfSelector) -> str:
+    return selector if isinstance(selector, str) else "evbmf"
 
 
 def _budget_to_json(wanted: int | Budget) -> dict:
