@@ -75,8 +75,15 @@ class Laboratory:
         Args:
           timing: with those that time their candidates.
         """
-        found = [m for m in self._settings.methods if m in MAIN or not self.is_large]
-        return [m for m in found if timing or not METHODS[m].is_timed]
+        params = self._open().inspection.params
+        chosen = {name: METHODS[name] for name in self._settings.methods}
+        return [
+            name
+            for name, method in chosen.items()
+            if params <= method.most_params
+            and (name in MAIN or not self.is_large)
+            and (timing or not method.is_timed)
+        ]
 
     def _trainings(self, method: str) -> list[str]:
         if self._subject.calibrating < FEWEST_TO_TRAIN:

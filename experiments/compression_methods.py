@@ -1,6 +1,7 @@
 """The rows of the compression table: which methods, at which shares, measured how."""
 
 import dataclasses
+import math
 
 from tfapprox import registry
 from tfapprox.config import CompressionConfig
@@ -18,6 +19,7 @@ class Method:
       calibration: what the sites are fitted to, see `CompressionConfig`.
       budget: what the row keeps a share of.
       metric: of the errors that the selector sees; its own when None.
+      most_params: a model may have to be measured by this method; others take long.
     """
 
     selector: str
@@ -25,6 +27,7 @@ class Method:
     calibration: str = "none"
     budget: CostKind = "macs"
     metric: str | None = None
+    most_params: float = math.inf
 
     @property
     def is_timed(self) -> bool:
@@ -52,18 +55,20 @@ METHODS = {
     "pca": Method("pca"),
     "evbmf, tucker2": Method("evbmf", ("tucker2", "svd")),
     "alds": Method("alds"),
-    "alds+": Method("alds", ()),
+    "alds+": Method("alds", (), most_params=1e5),
     "uniform svd, calibrated": Method("uniform", calibration="symmetric"),
     "pca, calibrated": Method("pca", calibration="symmetric"),
     "lrank, calibrated": Method("lrank", calibration="symmetric"),
     "alds, calibrated": Method("alds", calibration="symmetric"),
     "alds, anchored": Method("alds", calibration="anchored"),
-    "alds by outputs, anchored": Method("alds", calibration="anchored", metric="output"),
+    "alds by outputs, anchored": Method(
+        "alds", calibration="anchored", metric="output", most_params=1e6
+    ),
     "alds, rectified": Method("alds", calibration="rectified"),
-    "pca, rectified": Method("pca", calibration="rectified"),
-    "latency, rectified": Method("latency", calibration="rectified"),
-    "latency of milliseconds, rectified": Method(
-        "latency", calibration="rectified", budget="latency"
+    "pca, rectified": Method("pca", calibration="rectified", most_params=1e6),
+    "latency, calibrated": Method("latency", calibration="symmetric"),
+    "latency of milliseconds, calibrated": Method(
+        "latency", calibration="symmetric", budget="latency"
     ),
 }
 
@@ -75,8 +80,6 @@ LARGE = 1_000_000_000
 
 FEWEST_TO_TRAIN = 16
 """Inputs: fewer would be learnt by heart."""
-
-DISTILLED = ("uniform svd", "alds, calibrated", "alds, rectified")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Settings:
     methods: tuple[str, ...] = tuple(METHODS)
     refined: tuple[str, ...] = ("alds, rectified",)
     refine_steps: int = 50
-    distilled: tuple[str, ...] = DISTILLED
+    distilled: tuple[str, ...] = ("uniform svd", "alds, rectified")
     distill_steps: int = 150
     learning_rate: float = 3e-3
     calibration: int = 256

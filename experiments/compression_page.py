@@ -1,5 +1,6 @@
 """The compression table as a page of Markdown."""
 
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -67,6 +68,11 @@ def _grid(settings: Settings) -> list[str]:
         + (f"; for {', '.join(by_time)}, of the milliseconds." if by_time else "."),
         _trained("Refined", settings.refined, f"{settings.refine_steps} steps for every block"),
         _trained("Distilled", settings.distilled, "as a whole"),
+        *(
+            f"*{m}* is left out for more than {METHODS[m].most_params:,.0f} parameters."
+            for m in settings.methods
+            if math.isfinite(METHODS[m].most_params)
+        ),
         f"Models of more than {LARGE / 1e9:g} G multiply-adds are measured by the main methods "
         f"alone ({'; '.join(MAIN)}), and those with fewer than {FEWEST_TO_TRAIN} inputs are not "
         "trained.",

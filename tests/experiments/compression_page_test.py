@@ -48,13 +48,16 @@ def test_milliseconds_stand_beside_their_cell_and_agreement_where_labels_are_mis
 
 def test_the_page_says_what_the_grid_leaves_out():
     settings = Settings(
-        methods=("uniform svd", "latency of milliseconds, rectified"),
+        methods=("uniform svd", "latency of milliseconds, calibrated"),
         refined=("alds",), refine_steps=7, distilled=("uniform svd", "alds"),
     )  # fmt: skip
     page = table([], settings, "a machine")
-    assert "for *latency of milliseconds, rectified*, of the milliseconds." in page
+    assert "for *latency of milliseconds, calibrated*, of the milliseconds." in page
     assert "*Refined* (7 steps for every block) are alds." in page
     assert "*Distilled* (as a whole) are uniform svd; alds." in page
+    assert "left out for more than" not in page
+    many = table([], dataclasses.replace(settings, methods=("alds+",)), "a machine")
+    assert "*alds+* is left out for more than 100,000 parameters." in many
     assert "more than 1 G multiply-adds" in page and "fewer than 16 inputs" in page
     plain = table([], dataclasses.replace(SETTINGS, refined=()), "a machine")
     assert "of the milliseconds" not in plain and "*Refined*" not in plain

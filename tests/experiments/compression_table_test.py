@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from experiments import compression_cells, fashion_networks
 from experiments.compression_cells import Laboratory
-from experiments.compression_methods import METHODS, Settings
+from experiments.compression_methods import METHODS, Method, Settings
 from experiments.compression_page import table
 from experiments.compression_subjects import own_subject
 from experiments.compression_table import run
@@ -85,12 +85,14 @@ def test_the_table_has_every_cell_and_measures_none_twice(folder, tmp_path, monk
 
 def test_what_needs_an_idle_machine_is_left_for_a_later_run(folder, tmp_path, monkeypatch):
     subject = own_subject(folder)
-    timed = "latency of milliseconds, rectified"
+    timed = "latency of milliseconds, calibrated"
     settings = dataclasses.replace(
         SETTINGS, keeps=(0.9,), methods=("uniform svd", timed), distilled=()
     )
     monkeypatch.setattr(compression_cells, "time_original", None)
-    monkeypatch.setattr(compression_cells, "measure_latencies", lambda s, paths, *_: dict.fromkeys(paths, {}))
+    monkeypatch.setattr(
+        compression_cells, "measure_latencies", lambda s, paths, *_: {k: {} for k in paths}
+    )
     (first,) = run([subject], settings, tmp_path, timing=False)
     assert [cell["method"] for cell in first["cells"]] == ["uniform svd"]
     assert first["latencies"] == {}
@@ -119,6 +121,13 @@ def test_a_large_model_is_measured_by_the_main_methods_and_few_inputs_are_not_le
     (cell,) = result["cells"]
     assert cell["method"] == "uniform svd" and "distilled" not in cell
     assert result["objectives"] == [{"keep": 0.6}]
+    slow = Method("energy", most_params=1000)
+    monkeypatch.setitem(METHODS, "energy", slow)
+    monkeypatch.setattr(compression_cells, "LARGE", 10**9)
+    laboratory = Laboratory(subject, settings, tmp_path / "cells" / subject.name)
+    assert laboratory.methods(timing=True) == ["uniform svd"]
+    monkeypatch.setitem(METHODS, "energy", dataclasses.replace(slow, most_params=10_000))
+    assert laboratory.methods(timing=True) == ["uniform svd", "energy"]
 
 
 def test_refined_factors_are_nearer_to_the_original_and_their_cell_stays(folder, tmp_path):
