@@ -13,8 +13,9 @@ def grow_constants(meta):
         if node.op == "Const" and len(tensor.tensor_shape.dim) == 2:
             tensor.ClearField("tensor_content")
             tensor.float_val[:] = [1.0]
-            for dim in tensor.tensor_shape.dim:
-                dim.size = 10**6
+            # Half a gigabyte, which would be had; of much more numpy itself would complain.
+            for dim, size in zip(tensor.tensor_shape.dim, (2**14, 2**13), strict=True):
+                dim.size = size
 
 
 def served_function(meta):
