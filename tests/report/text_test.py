@@ -1,5 +1,6 @@
 """Tests of the tables for a terminal."""
 
+import dataclasses
 import io
 import json
 
@@ -29,6 +30,16 @@ def test_a_report_shows_every_verdict_and_names_as_they_are(report):
     for words in ("dense: no candidate is cheaper", "svd scheme=1 slices=1 rank=8", "75.0 %",
                   "✓ verified", "1.80x", "note: a note", "planning 1.2 s"):  # fmt: skip
         assert words in shown
+
+
+def test_outputs_that_are_far_off_are_remarked_on_though_nothing_failed(report):
+    assert "--distill_steps" not in printed(text.print_report, report)
+    verification = report.verification
+    outputs = [dataclasses.replace(o, relative_error=0.7) for o in verification.outputs]
+    far = dataclasses.replace(verification, outputs=tuple(outputs))
+    shown = printed(text.print_report, make_report(verification=far))
+    assert "✓ verified" in shown and "outputs are off by up to 0.7 of the original's" in shown
+    assert "--distill_steps" in shown
 
 
 def test_a_report_without_measurements_is_printed():

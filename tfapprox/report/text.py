@@ -23,6 +23,8 @@ from tfapprox.serving.signature import Signature
 from tfapprox.training.distillation_config import Distillation, RefinedBlock
 
 _NO_TABLE_WIDTH = 100  # of a pipe or file, where there is no terminal to ask
+_FAR = 0.3  # relative error of an output that is hardly what anybody wants
+_WAYS_OUT = "keep more, or let the factors learn with --refine_steps and --distill_steps"
 
 
 def print_inspection(inspection: Inspection, console: Console | None = None) -> None:
@@ -184,6 +186,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(table)
     if report.verification is not None:
         print_verification(report.verification, console)
+        if report.verification.relative_error > _FAR:
+            told = f"outputs are off by up to {error(report.verification.relative_error)}"
+            _print_notes([f"{told} of the original's: {_WAYS_OUT}"], console)
     if report.latency:
         print_latency(report.latency, console)
     if report.refinement:
