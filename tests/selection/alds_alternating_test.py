@@ -94,3 +94,21 @@ def test_subspaces_are_reassigned_at_the_cost_that_ranks_were_given():
     problem = Problem((table,), Budget("macs", keep=0.7))
     for seed in range(6):
         assert AlternatingAldsSelector(starts=1, seed=seed)(problem).rows == {"a": 3}
+
+
+def test_a_budget_that_no_start_meets_is_met_from_the_cheapest_rows():
+    settings = [Configuration("svd", {"slices": k, "rank": 1}) for k in (1, 2, 3, 4)]
+    cost = np.array([25, 25, 3, 25])
+    costs = {"params": cost, "macs": cost, "bytes": cost}
+    tables = [
+        CandidateTable(
+            f"site{i}", settings, np.array([0.1, 0.2, 0.9, 0.3]), costs, Cost(30, 30, 30), 1.0
+        )
+        for i in range(9)
+    ]
+    nothing = CandidateTable(
+        "bare", [], np.empty(0), dict.fromkeys(costs, cost[:0]), Cost(1, 1, 1), 1.0
+    )
+    selection = SELECT(Problem((*tables, nothing), Budget("macs", keep=0.11)))
+    assert set(selection.rows.values()) == {2, None} and selection.rows["bare"] is None
+    assert selection.objective == 0.9

@@ -88,7 +88,7 @@ def _families(table: CandidateTable) -> list[_Family]:
 
 def _lowest(families: list[_Family], kind: CostKind) -> int:
     """Returns the family with the cheapest row of a site."""
-    floors = [np.min(f.table.cost[kind], initial=np.inf) for f in families]
+    floors = [min(f.table.cost[kind], default=np.inf) for f in families]
     return int(np.argmin(floors))
 
 
