@@ -1,6 +1,7 @@
 """What Keras offers for its own models works on compressed ones: they are stock layers."""
 
 import importlib.util
+import sys
 import warnings
 
 import numpy as np
@@ -136,6 +137,10 @@ def test_export_to_onnx_gives_the_same_outputs(compressed, tmp_path):
 @pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None,
     reason="OpenVINO is not installed: pip install 'tfapprox[openvino]'",
+)
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13),
+    reason="OpenVINO 2026.4 deletes a name that an exec of its own made, which 3.13 keeps apart",
 )
 def test_export_to_openvino_gives_the_same_outputs(compressed, tmp_path):
     import openvino
