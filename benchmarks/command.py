@@ -42,7 +42,7 @@ def run(parser: argparse.ArgumentParser, name: str, measure: Measure) -> int:
     except UserError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
-    hidden = ("output", "json")
+    hidden = ("output", "json", "work_dir")  # where things lay on one machine
     settings = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in vars(args).items()
