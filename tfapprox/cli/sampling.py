@@ -9,6 +9,7 @@ import re
 
 from tfapprox.cli.inputs import calibration_data, choose_signature, head
 from tfapprox.cli.progress import ProgressBars
+from tfapprox.cli.refusing import refuse_flags
 from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
 
@@ -53,10 +54,7 @@ def execute(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if args.decompositions != (NAME,):
         raise UserError(f"--decompositions {NAME} stands alone: it samples, others factorize")
-    given = [flag for flag in _UNUSED if getattr(args, flag, None)]
-    given += ["objective"] if args.objective != "cost" else []
-    if given:
-        raise UserError(f"--{given[0]} has no meaning with --decompositions {NAME}: drop it")
+    refuse_flags(args, _UNUSED, NAME)
     if args.sampling_ratio is None:
         raise UserError(f"--decompositions {NAME} needs --sampling_ratio, e.g. 0.5")
     if args.output_dir is None:

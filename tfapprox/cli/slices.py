@@ -8,6 +8,7 @@ import re
 
 from tfapprox.cli.inputs import calibration_data, choose_signature, head
 from tfapprox.cli.progress import ProgressBars
+from tfapprox.cli.refusing import refuse_flags
 from tfapprox.cli.telling import tell
 from tfapprox.errors import UserError
 from tfapprox.selection.evbmf import EvbmfSelector
@@ -54,10 +55,7 @@ def _budget(args: argparse.Namespace) -> Budget:
         raise UserError(f"--decompositions {NAME} stands alone: one generator makes all kernels")
     if args.slice_shape is not None and len(args.slice_shape) != 4:
         raise UserError(f"--slice_shape needs four numbers like 16,16,3,3, got {args.slice_shape}")
-    given = [flag for flag in _UNUSED if getattr(args, flag, None)]
-    given += ["objective"] if args.objective != "cost" else []
-    if given:
-        raise UserError(f"--{given[0]} has no meaning with --decompositions {NAME}: drop it")
+    refuse_flags(args, _UNUSED, NAME)
     if args.output_dir is None:
         raise UserError("give --output_dir, where the smaller SavedModel goes")
     if args.include is not None:
