@@ -17,6 +17,7 @@ from tensorflow.python.framework import dtypes
 from tfapprox.errors import UserError
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.saved_model.body import Body, producer_of
+from tfapprox.rewriters.saved_model.captures import check_captures
 from tfapprox.rewriters.saved_model.duplicates import merge_duplicates
 from tfapprox.rewriters.saved_model.files import SavedModelFiles
 from tfapprox.rewriters.saved_model.finding import fetched_nodes, find_kernels
@@ -102,11 +103,10 @@ class SavedModelSource:
                 ignored |= {n for n in side.nodes if self.main.nodes[n].op in savers}
         folded = self._folded()
         tracer = Tracer(self.main, self.functions, self.table, self.provenance, ignored, folded)
-        graph = self.files.meta.object_graph_def
-        bound = {
-            name: [self._captured(tracer.main, node) for node in function.bound_inputs]
-            for name, function in graph.concrete_functions.items()
-        }
+        bound = {}
+        for name, saved in self.files.meta.object_graph_def.concrete_functions.items():
+            check_captures(name, saved, len(tracer.function(name).arguments))
+            bound[name] = [self._captured(tracer.main, node) for node in saved.bound_inputs]
         tracer.trace_entries(bound)
         return tracer
 

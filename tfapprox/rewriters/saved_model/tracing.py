@@ -104,8 +104,6 @@ class Tracer:
         for name, values in bound_values.items():
             body = self.function(name)
             free = len(body.arguments) - len(values)
-            if free < 0:
-                raise UserError(f"saved_model.pb is damaged: {name} has more captures than inputs")
             self.entries[name] = self._trace(body, (None,) * free + tuple(values))
         reached = {instance.body.name for instance in self.instances}
         for name in self.functions:
