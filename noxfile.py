@@ -37,6 +37,10 @@ OLDEST = (
 )
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "OPENBLAS_NUM_THREADS": "1"}
 
+# uv compiles nothing when it installs. Where Python may not write what it compiled either, each
+# process would compile TensorFlow anew, for a minute.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 nox.options.default_venv_backend = "uv|venv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = False
