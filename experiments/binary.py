@@ -21,7 +21,7 @@ def run(task: Task, argv: Sequence[str]) -> int:
         config = config_from_flags(flags.FLAGS)
         save_flags(flags.FLAGS, config.model_dir)
         run_experiment(task, config)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"{task.name}: {error}", file=sys.stderr)
         return 2
     return 0

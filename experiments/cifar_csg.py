@@ -131,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
         text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
         (folder / "flags.txt").write_text(text)
         run_experiment(experiment)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"cifar_csg: {error}", file=sys.stderr)
         return 2
     return 0

@@ -82,17 +82,17 @@ def run_experiment(config: CombineConfig) -> tuple[CombinedResult, list[WrongOrd
     Raises:
       UserError: data or TFMOT are missing.
     """
-    data = load_images(config.dataset, config.data_dir, seed=config.seed)
-    train, test = _examples(data.train), _examples(data.test)
-    model = _trained(config, data.classes, train)
+    # Before anything is trained: wrong settings are told of here.
     tuning = Tuning(config.tune_epochs, learning_rate=3e-4, loss=_LOSS, seed=config.seed)
-    factorize = Factorize(CompressionConfig(Budget("params", config.keep_params)))
     steps = (
-        factorize,
+        Factorize(CompressionConfig(Budget("params", config.keep_params))),
         Prune(config.sparsity),
         Cluster(config.clusters),
         Quantize(config.quantization),
     )
+    data = load_images(config.dataset, config.data_dir, seed=config.seed)
+    train, test = _examples(data.train), _examples(data.test)
+    model = _trained(config, data.classes, train)
     _, result = combine(model, steps, CombineData(train, test), config.model_dir, tuning)
     wrong = _wrong_orders(model, config, tuning, train)
     body = {**result.to_json(), "wrong_orders": [dataclasses.asdict(row) for row in wrong]}

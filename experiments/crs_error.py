@@ -85,7 +85,7 @@ def define_flags() -> None:
     """Defines the flags; only a process that runs this binary has them."""
     flags.DEFINE_string("output_dir", "", "Gets errors.json and curves (required).")
     flags.DEFINE_integer("size", 100, "Rows and columns of the matrices.", lower_bound=2)
-    flags.DEFINE_integer("runs", 1000, "Draws averaged over, each of new matrices.")
+    flags.DEFINE_integer("runs", 1000, "Draws averaged over, each of new matrices.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of matrices and draws.")
     flags.DEFINE_enum("format", "png", ["png", "svg"], "Of the curves.")
 

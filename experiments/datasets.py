@@ -28,6 +28,18 @@ class Data:
     classes: int
     shuffle: bool = True
 
+    def require_batch(self, size: int) -> None:
+        """Refuses batches of more examples than there are to train on.
+
+        Raises:
+          UserError: naming both numbers.
+        """
+        if size > len(self.train):
+            raise UserError(
+                f"--batch_size={size} is more than the {len(self.train)} training examples: "
+                "lower it, or take more of them"
+            )
+
 
 def load_images(
     name: str, data_dir: str = "", shape: tuple[int, int, int] | None = None, seed: int = 0

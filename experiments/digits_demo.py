@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+import tfapprox
 from tfapprox.cli.hush import hushed_tensorflow
 
 MAX_ACCURACY_DROP = 0.01
@@ -52,8 +53,13 @@ class Split:
 
 def load_digits(seed: int) -> tuple[Split, Split]:
     """Returns a training and a held-out part, three quarters and one, each class alike."""
-    from sklearn.datasets import load_digits as sklearn_digits
-    from sklearn.model_selection import train_test_split
+    try:
+        from sklearn.datasets import load_digits as sklearn_digits
+        from sklearn.model_selection import train_test_split
+    except ImportError as error:
+        raise tfapprox.UserError(
+            "the digits come with scikit-learn: pip install '.[experiments]' in the clone"
+        ) from error
 
     digits = sklearn_digits()
     images = (digits.images[..., np.newaxis] / 16).astype(np.float32)
@@ -113,11 +119,12 @@ def run_demo(config: DemoConfig) -> dict[str, float]:
       accuracy_before, accuracy_after: on the held-out images, of the reloaded SavedModels.
       macs_kept, params_kept: shares that remain.
     """
-    from tfapprox import Budget, CompressionConfig, compress_saved_model
     from tfapprox.report.page import write_page
     from tfapprox.report.text import print_report
     from tfapprox.serving.signature import read_signatures
 
+    # Wrong settings are told of before anything is trained.
+    settings = tfapprox.CompressionConfig(tfapprox.Budget(keep=config.keep_macs), seed=config.seed)
     train, test = load_digits(config.seed)
     source, target = config.output_dir / "model", config.output_dir / "compressed"
     print(f"training on {len(train.labels)} images, holding out {len(test.labels)}")
@@ -126,12 +133,11 @@ def run_demo(config: DemoConfig) -> dict[str, float]:
     np.savez(config.output_dir / "inputs.npz", allow_pickle=False, **{key: test.images})
 
     print(f"compressing to {config.keep_macs:g} of the MACs")
-    settings = CompressionConfig(Budget(keep=config.keep_macs), seed=config.seed)
 
     def held_out_accuracy(model: str) -> float:
         return accuracy(pathlib.Path(model), test)
 
-    report = compress_saved_model(
+    report = tfapprox.compress_saved_model(
         source, target, settings,
         inputs={key: train.images[:256]}, evaluate=held_out_accuracy, overwrite=True,
     )  # fmt: skip
@@ -168,8 +174,12 @@ def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
         pathlib.Path(values.output_dir), values.keep_macs, values.epochs, seed=values.seed
     )
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    with hushed_tensorflow():
-        metrics = run_demo(config)
+    try:
+        with hushed_tensorflow():
+            metrics = run_demo(config)
+    except tfapprox.UserError as error:
+        print(f"digits_demo: {error}", file=sys.stderr)
+        return 2
     before, after = metrics["accuracy_before"], metrics["accuracy_after"]
     print(f"accuracy on held-out digits: {before:.2%} before, {after:.2%} after")
     print(f"report: {config.output_dir / 'report.html'}; to look closer:")

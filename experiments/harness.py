@@ -86,6 +86,7 @@ def train(
     if config.compress and task.measure != "accuracy":
         raise UserError(f"--compress is for image classifiers, not for {task.name}")
     data = task.load(config)
+    data.require_batch(config.batch_size)
     _set_up_process(config, seed)
     model = _build(task, config, data, config.sampling_of(method), seed)
     training = _Training(task, config, data, model, method, seed, folder)
@@ -147,6 +148,16 @@ def _build(
     return model
 
 
+def _checkpoints(model: Any, folder: pathlib.Path, resume: bool) -> Checkpoints:
+    try:
+        return Checkpoints(model, folder, resume)
+    except (AssertionError, ValueError) as error:
+        raise UserError(
+            f"--resume: {folder} is of a training with other settings: give them "
+            f"(--flagfile={folder.parent}/flags.txt), or another --model_dir"
+        ) from error
+
+
 class _Training:
     """One training from wherever its last checkpoint left it."""
 
@@ -166,7 +177,7 @@ class _Training:
         self._total = config.steps or config.epochs * self._steps
         share = config.exact_share if method == "crs_exact_end" else 0.0
         self._sampled_steps = self._total - round(share * self._total)
-        self._state = state = Checkpoints(model, folder / "checkpoints", config.resume)
+        self._state = state = _checkpoints(model, folder / "checkpoints", config.resume)
         done = (state.epoch, state.step)
         self._epochs = RecordFile(
             folder / "metrics.jsonl", lambda record: record["epoch"] <= state.epoch

@@ -88,7 +88,7 @@ class ImageTraining:
         """Returns the data, cut short if asked for: no more is validated than trained on.
 
         Raises:
-          UserError: they are not there.
+          UserError: they are not there, or are fewer than a batch.
         """
         config = self.config
         data = load_images(config.dataset, config.data_dir, (_SIZE, _SIZE, 3), config.seed)
@@ -101,7 +101,9 @@ class ImageTraining:
                 ("test", data.test, None),
             )
         }
-        return dataclasses.replace(data, **parts)
+        data = dataclasses.replace(data, **parts)
+        data.require_batch(config.batch_size)
+        return data
 
     def model(self, data: Data, seed: int) -> Any:
         """Returns the network with fresh weights, compiled with its schedule."""
@@ -231,7 +233,7 @@ def run_from_flags(
         write_flags(flags.FLAGS, experiment.training.config.model_dir)
         with training_process(experiment.training.config):
             run_experiment(experiment)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     return 0

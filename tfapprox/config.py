@@ -58,6 +58,14 @@ class CompressionConfig:
         from tfapprox import registry
         from tfapprox.decompositions import generated
 
+        if not isinstance(self.budget, Budget):
+            raise UserError(
+                f'budget must be a Budget, e.g. Budget("macs", keep=0.5), got {self.budget!r}'
+            )
+        if isinstance(self.decompositions, str):
+            raise UserError(
+                f"decompositions is a tuple of names: write ({self.decompositions!r},)"
+            )
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, got {self.batch_size}")
 
@@ -160,6 +168,19 @@ class CompressionConfig:
         fields["candidates"] = CandidateOptions(**options)
         fields["decompositions"] = tuple(fields["decompositions"])
         return cls(**fields)
+
+
+def check_config(config: Any) -> None:
+    """Refuses what is no `CompressionConfig`, such as a bare budget or ratio.
+
+    Raises:
+      UserError: with the call to write instead.
+    """
+    if not isinstance(config, CompressionConfig):
+        raise UserError(
+            f"config must be a CompressionConfig, got {config!r}: write "
+            'CompressionConfig(Budget("macs", keep=0.5))'
+        )
 
 
 def _check_regex(flag: str, pattern: str | None) -> None:

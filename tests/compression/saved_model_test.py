@@ -1,8 +1,10 @@
 """The pipeline publishes what it verified, whole, or leaves everything as it was."""
 
+import dataclasses
 import hashlib
 import json
 import multiprocessing
+import re
 import signal
 from pathlib import Path
 
@@ -89,6 +91,31 @@ def test_a_keras_model_comes_out_cheaper_and_the_original_stays(keras_model):
     assert report.verification.passed
     for old, new in zip(before, keras_model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    "door", [compress_model, plan_saved_model, lambda *a: compress_saved_model("m", *a)]
+)
+def test_a_budget_in_the_place_of_a_config_is_refused_with_the_call_to_write(door):
+    with pytest.raises(UserError, match=r"got Budget\(.*write CompressionConfig\(Budget"):
+        door("model", Budget("macs", keep=0.5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"budget": 0.5}, 'budget must be a Budget, e.g. Budget("macs", keep=0.5), got 0.5'),
+        ({"decompositions": "svd"}, "a tuple of names: write ('svd',)"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused(settings, complaint):
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        dataclasses.replace(HALF, **settings)
+
+
+def test_a_budget_that_is_no_number_is_refused():
+    with pytest.raises(UserError, match="keep must be a number, got '0.5'"):
+        Budget("macs", keep="0.5")
 
 
 @pytest.mark.parametrize(

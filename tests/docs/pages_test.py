@@ -103,6 +103,16 @@ def test_every_method_is_in_the_table_that_helps_choose():
     assert not missing, "say in docs/choosing.md when to take it"
 
 
+def test_modules_named_for_a_paper_s_equations_cite_it():
+    text = (ROOT / "docs" / "index.md").read_text("utf-8")
+    named = re.findall(r"\[`([\w.]+)`\]\(api/(\w+)\.md#tfapprox\.([\w.]+)\)", text)
+    assert len(named) > 20
+    for shown, page, module in named:
+        assert shown == module and page == module.partition(".")[0]
+        source = ROOT / "tfapprox" / f"{module.replace('.', '/')}.py"
+        assert "Reference" in source.read_text("utf-8"), module
+
+
 def test_what_is_listed_by_paper_is_there():
     text = (ROOT / "docs" / "index.md").read_text("utf-8")
     section = text.partition("## By paper")[2].partition("\n## ")[0]

@@ -134,6 +134,8 @@ def test_what_is_excluded_stays_dense_in_every_method_that_decomposes():
         ((), "model_dir"),
         (("--model_dir=x", "--methods=magic"), "--methods"),
         (("--model_dir=x", "--keeps=half"), "--keeps"),
+        (("--model_dir=x", "--alpha=1"), r"in \(0, 1\), got 1.0 to 0.05"),
+        (("--model_dir=x", "--least=0"), r"in \(0, 1\), got 0.8 to 0.0"),
         (("--model_dir=x", "--image_size=24"), "--image_size"),
         (("--model_dir=x", "--epochs=2", "--retrain_epochs=3"), "retrain_epochs"),
     ],

@@ -56,6 +56,13 @@ def test_missing_data_name_the_exact_path_and_the_remedy(tmp_path, monkeypatch):
         load_corpus("ptb", str(tmp_path), 2, 5)
 
 
+def test_batches_of_more_than_all_examples_are_refused():
+    data = load_images("synthetic", shape=(8, 8, 1))
+    data.require_batch(1800)
+    with pytest.raises(UserError, match="--batch_size=1801 is more than the 1800 training"):
+        data.require_batch(1801)
+
+
 def test_images_grow_to_the_networks_input():
     data = load_images("digits", shape=(20, 20, 3))
     assert data.train.x.shape[1:] == (20, 20, 3)

@@ -45,6 +45,15 @@ def test_demo_fails_when_more_than_a_point_is_lost(monkeypatch, tmp_path, after,
     assert digits_demo.main(["digits_demo"], values) == status
 
 
+def test_wrong_settings_are_told_in_one_line_before_training(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(digits_demo, "train_and_export", None)
+    values = flags.FlagValues()
+    digits_demo.define_flags(values)
+    values(["digits_demo", f"--output_dir={tmp_path}", "--keep_macs=2"])
+    assert digits_demo.main(["digits_demo"], values) == 2
+    assert capsys.readouterr().err == "digits_demo: keep ratio must be in (0, 1], got 2.0\n"
+
+
 def test_stray_arguments_are_refused():
     with pytest.raises(app.UsageError, match="surplus"):
         digits_demo.main(["digits_demo", "surplus"])

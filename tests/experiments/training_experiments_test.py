@@ -102,6 +102,26 @@ def test_principal_components_give_the_network_another_basis_and_the_export_take
     assert accuracy == pytest.approx(trained.history[-1]["test_accuracy"], abs=0.01)
 
 
+def test_more_than_all_examples_in_a_batch_and_another_network_s_checkpoint_are_refused(tmp_path):
+    with pytest.raises(UserError, match="--batch_size=5000"):
+        train(mnist_mlp.TASK, config(tmp_path, batch_size=5000), "crs", 0, tmp_path)
+    train(mnist_mlp.TASK, config(tmp_path, steps=1), "crs", 0, tmp_path)
+    wider = config(tmp_path, steps=1, size=48, resume=True)
+    with pytest.raises(UserError, match="--resume: .* other settings"):
+        train(mnist_mlp.TASK, wider, "crs", 0, tmp_path)
+
+
+def test_a_folder_that_can_t_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["mnist_mlp", f"--model_dir={tmp_path}/file/below"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.binary.flags.FLAGS", values)
+        assert mnist_mlp.main(["mnist_mlp"]) == 2
+    assert capsys.readouterr().err.startswith("mnist_mlp: [Errno")
+
+
 def test_the_last_steps_are_exact_where_asked(tmp_path):
     own = config(tmp_path, epochs=2, exact_share=0.25, batch_size=300)
     result = train(mnist_mlp.TASK, own, "crs_exact_end", 0, tmp_path)

@@ -113,6 +113,13 @@ def test_a_shared_layer_stays_shared():
     np.testing.assert_allclose(sampled(x), model(x), rtol=1e-5, atol=1e-6)
 
 
+def test_settings_of_another_kind_are_refused_with_the_call_to_write(model):
+    with pytest.raises(UserError, match=r"write ApproximateTrainingConfig\(Sampling"):
+        approximate_training(model, HALF)
+    with pytest.raises(UserError, match="sampling must be a Sampling.*0.5"):
+        ApproximateTrainingConfig(0.5)
+
+
 def test_nothing_eligible_and_subclassed_models_are_refused(model):
     with pytest.raises(UserError, match="passes include"):
         approximate_training(model, ApproximateTrainingConfig(HALF, include="nowhere"))

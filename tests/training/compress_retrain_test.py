@@ -167,11 +167,17 @@ def test_ratios_out_of_reach_end_the_list(tmp_path):
         ({"mode": "twice"}, "mode"),
         ({"keeps": (0.5, 0.7)}, "falling"),
         ({"keeps": (1.0,)}, "falling"),
+        ({"keeps": 0.5}, "tuple of ratios"),
     ],
 )
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         config(**arguments)
+
+
+def test_data_that_are_no_function_of_the_epoch_are_refused():
+    with pytest.raises(UserError, match=r"train=lambda epoch: data"):
+        dataclasses.replace(DATA, train=DATA.valid)
 
 
 def test_a_model_without_accuracy_is_refused(tmp_path):

@@ -138,6 +138,8 @@ def test_arrays_are_fitted_in_as_few_calls_as_there_are_structures():
     "arguments, message",
     [
         ({"at_epoch": -1}, "at_epoch"),
+        ({"at_epoch": "2"}, "at_epoch must be the number of an epoch.*'2'"),
+        ({"at_epoch": 1, "reconstruct_at": 2.5}, "reconstruct_at must be the number"),
         ({"at_epoch": 3, "reconstruct_at": 2}, "reconstruct_at"),
         ({"at_epoch": None, "reconstruct_at": 2}, "reconstruct_at"),
         ({"at_epoch": 1, "decomposition": "magic"}, "unknown decomposition"),
@@ -146,6 +148,23 @@ def test_arrays_are_fitted_in_as_few_calls_as_there_are_structures():
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         DecomposeInTraining(**arguments)
+
+
+def test_a_model_with_nothing_to_decompose_is_refused_before_it_trains():
+    with pytest.raises(UserError, match=r"of stem, middle, logits, include='nowhere'"):
+        fit(build(), dataclasses.replace(settings(), include="nowhere"))
+    model = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(3))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(UserError, match="first_layer=False leave none"):
+        fit(model, DecomposeInTraining(1, "svd", "alds"))
+
+
+def test_a_single_callback_needs_no_list():
+    seen = []
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    fit(build(), settings(1), epochs=2, callbacks=count)
+    assert seen == [0, 1]
 
 
 def test_uncompiled_models_and_other_backups_are_refused(tmp_path):

@@ -58,6 +58,11 @@ def test_a_new_ratio_reaches_the_compiled_train_step():
     assert changed == {"few": 1, "all": 32}
 
 
+def test_a_ratio_in_the_place_of_a_schedule_is_refused():
+    with pytest.raises(UserError, match=r"constant\(0.5\) stays there"):
+        SamplingSchedule(0.5)
+
+
 def test_a_schedule_for_no_layer_is_refused():
     with pytest.raises(UserError, match="'nowhere'"):
         model().fit(*data(), verbose=0, callbacks=[SamplingSchedule({"nowhere": constant(0.5)})])

@@ -183,3 +183,8 @@ def test_branches_beside_an_approximated_layer_stay_trainable():
 def test_stages_that_do_not_fit_are_refused(tmp_path, stages, message):
     with pytest.raises(UserError, match=message):
         staged_fine_tuning(trained(), DATA, config(stages), tmp_path)
+
+
+def test_a_stage_that_is_no_tuple_is_refused():
+    with pytest.raises(UserError, match=r"write \('first',\)"):
+        config("first")

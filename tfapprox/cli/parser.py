@@ -1,10 +1,11 @@
 """The command line as a whole: one parser with a subcommand for each command module."""
 
 import argparse
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
@@ -54,9 +55,28 @@ class Parser(argparse_flags.ArgumentParser):
         settings |= {"allow_abbrev": False, "conflict_handler": "resolve"}
         super().__init__(formatter_class=_HelpLayout, **settings)
 
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        # Of a command, too: so its own flags are at hand, and its own help is named.
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(_unknown(unknown[0], self._option_string_actions))
+        return namespace, unknown
+
     def error(self, message: str) -> NoReturn:
         print(f"tfapprox: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
+
+
+def _unknown(word: str, flags: Iterable[str]) -> str:
+    """Returns what is wrong with a word that is no flag, and the flag that was meant, if any."""
+    if not word.startswith("-"):
+        return f"unexpected argument {word!r}: everything is a flag"
+    name = word.partition("=")[0]
+    written = "--" + name.lstrip("-").replace("-", "_")  # as ours are
+    near = difflib.get_close_matches(written, [flag for flag in flags if flag[:2] == "--"], n=1)
+    return f"unknown flag {name}" + (f": did you mean {near[0]}?" if near else "")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ import numpy as np
 from tfapprox.compression.calibrating import Calibration, calibrate, keras_target
 from tfapprox.compression.scoring import score_both
 from tfapprox.compression.steps import Clock, decide, model_size, require_passed
-from tfapprox.config import CompressionConfig
+from tfapprox.config import CompressionConfig, check_config
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.fitting import make_score
@@ -73,6 +73,7 @@ def compress_model(
     from tfapprox.training.distill_keras_model import distill_keras_model
     from tfapprox.training.refine_keras_model import refine_keras_model
 
+    check_config(config)
     if (refinement or distillation) is not None and calibration_data is None:
         raise UserError("refinement and distillation train on calibration data: give some")
     clock = Clock()

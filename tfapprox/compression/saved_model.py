@@ -20,7 +20,7 @@ from tfapprox.compression.timing import (
 )
 from tfapprox.compression.traces import disk_bytes, leave_traces
 from tfapprox.compression.verifying import check_runs, verify_result
-from tfapprox.config import CompressionConfig
+from tfapprox.config import CompressionConfig, check_config
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.planning import (
@@ -70,6 +70,7 @@ def plan_saved_model(
     """
     from tfapprox.rewriters.saved_model import open_saved_model
 
+    check_config(config)
     progress("reading the model", 0, 0)
     data = open_data(calibration_data, source, tags, signature)
     inputs = _or_head(inputs, data)
@@ -154,6 +155,7 @@ def compress_saved_model(
         nothing to replace, or no result that is faster where the config asks for one.
       VerificationError: the result, read back, is not what it should be.
     """
+    check_config(config)
     if (refinement or distillation) is not None and calibration_data is None:
         raise UserError("refinement and distillation train on calibration data: give some")
     data = open_data(calibration_data, source, tags, signature)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfapprox.compression.resuming import difference, origins
 from tfapprox.compression.saved_model import ModelPath, compress_saved_model, open_data
-from tfapprox.config import CompressionConfig
+from tfapprox.config import CompressionConfig, check_config
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
 from tfapprox.planning import Progress, no_progress
@@ -52,6 +52,7 @@ def sweep_saved_model(
       UserError: no ratio, a ratio out of range, a source that can't be read, something
         else at a ratio's place, or no ratio that worked.
     """
+    check_config(config)
     source, kind = Path(source), config.budget.kind
     wanted = _check(ratios)
     spectra = SpectrumCache()

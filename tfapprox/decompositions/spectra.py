@@ -15,7 +15,7 @@ from tfapprox.errors import UserError
 from tfapprox.selection.problem import Configuration
 
 _BLOCK_BYTES = 2**24  # of the float64 pieces in which a kernel enters its Gram matrix
-_IN_PLACE = 2048  # rows of a Gram matrix from which on memory counts most
+_IN_PLACE = 1024  # rows of a Gram matrix from which on memory counts most
 _Key = tuple[str, int, int]
 
 

@@ -57,6 +57,11 @@ class ApproximateTrainingConfig:
     seed: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.sampling, Sampling):
+            raise UserError(
+                "sampling must be a Sampling, e.g. Sampling(forward_ratio=0.5), "
+                f"got {self.sampling!r}"
+            )
         for flag in ("include", "exclude"):
             try:
                 re.compile(getattr(self, flag) or "")
@@ -96,6 +101,11 @@ def approximate_training(
       UserError: no graph model, of the other Keras flavour, or no layer is eligible
         by `include` and `exclude`.
     """
+    if not isinstance(config, ApproximateTrainingConfig):
+        raise UserError(
+            f"config must be an ApproximateTrainingConfig, got {config!r}: write "
+            "ApproximateTrainingConfig(Sampling(forward_ratio=0.5))"
+        )
     _check_flavour(model)
     first = {entry.name for entry in model_layers(model) if entry.first}
     shapes = _input_shapes(model)

@@ -88,6 +88,10 @@ def generate_slices(
       Omidvar et al. 2021, sections 3.1 and 4.3; fitting is ours.
     """
     _check_flavour(model)
+    if len(slice_shape) != 4:
+        raise UserError(
+            f"slice_shape must be four numbers (out, in, height, width), got {slice_shape!r}"
+        )
     chosen, kept = _choose(model, which)
     shape = SliceShape(*slice_shape)
     new_generator = SliceGenerator(

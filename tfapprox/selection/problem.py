@@ -1,6 +1,7 @@
 """The selection problem: candidate tables and a budget in, one row per site out."""
 
 import dataclasses
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -109,7 +110,14 @@ class Budget:
 
     def __post_init__(self):
         if sum(x is not None for x in (self.keep, self.max_error, self.limit)) != 1:
-            raise UserError("a budget needs exactly one of keep, max_error and limit")
+            raise UserError(
+                "a budget needs exactly one of keep, max_error and limit, e.g. "
+                'Budget("macs", keep=0.5)'
+            )
+        for name in ("keep", "max_error", "limit"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real | None):
+                raise UserError(f"a budget's {name} must be a number, got {value!r}")
         if self.kind not in ("params", "macs", "bytes", "latency"):
             raise UserError(
                 f"budget kind must be params, macs, bytes or latency, got {self.kind!r}"

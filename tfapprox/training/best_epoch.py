@@ -31,6 +31,13 @@ class RetrainData:
     valid: Any
     test: Any
 
+    def __post_init__(self):
+        if not callable(self.train):
+            raise UserError(
+                "RetrainData(train=...) must be a function from the number of an epoch to its "
+                f"data, got {type(self.train).__name__}: write train=lambda epoch: data"
+            )
+
 
 class BestEpochTraining:
     """Trains models on one set of data; each has a folder of its own.

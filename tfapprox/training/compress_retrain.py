@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from tensorflow import keras
@@ -72,6 +72,8 @@ class RetrainConfig:
     def __post_init__(self):
         if self.mode not in ("compress_only", "one_shot", "iterative"):
             raise UserError(f"mode must be compress_only, one_shot or iterative, got {self.mode!r}")
+        if not isinstance(self.keeps, Sequence) or isinstance(self.keeps, str):
+            raise UserError(f"keeps must be a tuple of ratios, e.g. (0.7, 0.5), got {self.keeps!r}")
         falling = list(self.keeps) == sorted(set(self.keeps), reverse=True)
         if not self.keeps or not falling or not 0 < self.keeps[-1] <= self.keeps[0] < 1:
             raise UserError(f"keeps must be falling ratios in (0, 1), got {self.keeps}")
@@ -87,7 +89,13 @@ class RetrainConfig:
 
 
 def cascade(last: float, alpha: float = 0.8) -> tuple[float, ...]:
-    """Returns the ratios alpha, alpha^2, ... down to the first that is at most `last`."""
+    """Returns the ratios alpha, alpha^2, ... down to the first that is at most `last`.
+
+    Raises:
+      UserError: either is not in (0, 1).
+    """
+    if not (0 < last < 1 and 0 < alpha < 1):
+        raise UserError(f"a list of ratios alpha^i needs both in (0, 1), got {alpha} to {last}")
     steps = math.ceil(round(math.log(last) / math.log(alpha), 9))
     return tuple(alpha**i for i in range(1, steps + 1))
 

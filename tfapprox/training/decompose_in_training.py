@@ -16,9 +16,9 @@ References:
 import dataclasses
 import itertools
 import logging
+import numbers
 import pathlib
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from tfapprox.config import CompressionConfig
@@ -61,8 +61,12 @@ class DecomposeInTraining:
     candidates: CandidateOptions = CandidateOptions()
 
     def __post_init__(self):
-        if self.at_epoch is not None and self.at_epoch < 0:
-            raise UserError(f"at_epoch must not be negative, got {self.at_epoch}")
+        for name in ("at_epoch", "reconstruct_at"):
+            epoch = getattr(self, name)
+            if epoch is not None and not (isinstance(epoch, numbers.Integral) and epoch >= 0):
+                raise UserError(
+                    f"{name} must be the number of an epoch, counted from 0, got {epoch!r}"
+                )
         if self.reconstruct_at is not None and (
             self.at_epoch is None or self.reconstruct_at < self.at_epoch
         ):
@@ -89,6 +93,20 @@ class DecomposeInTraining:
         if self.at_epoch is None or epoch < self.at_epoch:
             return False
         return self.reconstruct_at is None or epoch < self.reconstruct_at
+
+    def check(self, model: Any) -> None:
+        """Refuses a model without a layer to decompose, before it is trained for nothing.
+
+        Raises:
+          UserError: naming the layers, and what left them out.
+        """
+        names = [site.name for site in inspect_keras_model(model).sites]
+        if not any(map(self.compression.admits, names if self.first_layer else names[1:])):
+            raise UserError(
+                f"model {model.name!r} has no layer to decompose: of {', '.join(names) or 'none'}, "
+                f"include={self.include!r}, exclude={self.exclude!r} and "
+                f"first_layer={self.first_layer} leave none"
+            )
 
     def plan(self, model: Any) -> Plan:
         """Returns one verdict for each site of the model as it is now."""
@@ -130,7 +148,7 @@ def fit_with_decomposition(
     *,
     epochs: int,
     initial_epoch: int = 0,
-    callbacks: Sequence[Any] = (),
+    callbacks: Any = (),
     backup_dir: str | pathlib.Path | None = None,
     verbose: Any = "auto",
     **fit_arguments: Any,
@@ -165,11 +183,15 @@ def fit_with_decomposition(
       fit_arguments: anything else that `fit` takes.
 
     Raises:
-      UserError: the model can't be switched, or the backup is of another one.
+      UserError: the model can't be switched or has nothing to decompose, or the backup is
+        of another one.
     """
     check_trainable(model)
+    if settings.at_epoch is not None and settings.at_epoch < epochs:
+        settings.check(model)
     _warn_of_switches_not_reached(settings, epochs)
     backup = pathlib.Path(backup_dir) if backup_dir is not None else None
+    callbacks = [callbacks] if hasattr(callbacks, "on_epoch_end") else callbacks or ()
     training = SwitchedTraining(model, settings, backup, callbacks)
     relay = CallbackRelay(callbacks, training.model, epochs, verbose)
     epoch = relay.begin() or training.epoch or initial_epoch

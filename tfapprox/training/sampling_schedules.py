@@ -47,12 +47,19 @@ class SamplingSchedule(keras.callbacks.Callback):
         layer follows the first expression found in its name, others stay as they are.
 
     Raises:
-      UserError: the model has no sampled layer that a schedule speaks of.
+      UserError: a schedule is no function, or the model has no sampled layer that one
+        speaks of.
     """
 
     def __init__(self, schedules: Schedule | Mapping[str, Schedule]):
         super().__init__()
         self._schedules = schedules if isinstance(schedules, Mapping) else {"": schedules}
+        for pattern, schedule in self._schedules.items():
+            if not callable(schedule):
+                raise UserError(
+                    "a schedule must be a function from the epoch to a ratio, got "
+                    f"{schedule!r}: constant({schedule!r}) stays there"
+                )
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not any(self._schedule_of(layer) for layer in sampled_layers(self.model)):

@@ -53,6 +53,8 @@ class StagedFineTuning:
     def __post_init__(self):
         if self.epochs < 0:
             raise UserError(f"epochs must not be negative, got {self.epochs}")
+        if isinstance(self.stages, str):
+            raise UserError(f"stages is a tuple of expressions: write ({self.stages!r},)")
 
     def sites(self, plan: Plan) -> list[list[str]]:
         """Returns the replaced sites of each stage.
