@@ -6,10 +6,12 @@ factors written by the same engine. All are judged by the relative error of the 
 examples that training never saw, and by accuracy where labels are known.
 
   python -m benchmarks.quality
-  python -m benchmarks.quality --models DIR
+  python -m benchmarks.quality --models DIR --ways "plain SVD;alds;alds, calibrated"
 
-A folder in DIR holds a SavedModel in model/ and examples in inputs.npz, by input key. The
-demo's network, trained on scikit-learn's digits first, is always among the subjects.
+A folder in DIR holds a SavedModel in model/ and examples in inputs.npz, by input key; labels.npy
+gives the accuracy beside the error, calibration.npz (other examples, by input key) is what
+calibrated methods may look at. The demo's network, trained on scikit-learn's digits first, is
+always among the subjects; it is calibrated on its training images, without their labels.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import dataclasses
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from benchmarks.command import make_parser, run, say
 from benchmarks.peers.environment import Peer, PeerError
 from benchmarks.peers.factorizations import METHODS, factorize_by_tensorly
 from benchmarks.record import Row, Value
+from tfapprox.accounting.factorization import Factorization
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
@@ -38,6 +41,7 @@ from tfapprox.selection.problem import Budget, CandidateTable
 from tfapprox.serving.inputs import Inputs, read_inputs
 from tfapprox.serving.signature import default_signature, read_signatures
 
+_CALIBRATION = 256  # images
 _PLAIN = CandidateOptions(schemes=(0,), rank_multiple=1)
 _ALL = CandidateOptions()
 
@@ -52,6 +56,11 @@ OURS: dict[str, dict[str, Any]] = {
         "decompositions": tuple(DECOMPOSITIONS),
     },
 }
+CALIBRATED: dict[str, dict[str, Any]] = {
+    "uniform SVD, calibrated": {"selector": "uniform", "candidates": _ALL},
+    "alds, calibrated": {"selector": "alds", "candidates": _ALL, "calibration": "rectified"},
+}
+PEERS = {f"tensorly {method}": method for method in METHODS}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,12 +72,14 @@ class Subject:
       path: of the SavedModel.
       inputs: by input key.
       labels: int [n], or None.
+      calibration: other examples, by input key, or None.
     """
 
     name: str
     path: Path
     inputs: Inputs
     labels: np.ndarray | None = None
+    calibration: Inputs | None = None
 
 
 def main() -> int:
@@ -77,13 +88,19 @@ def main() -> int:
     parser.add_argument("--models", type=Path, help="folder of models and inputs of your own")
     parser.add_argument("--keeps", default="0.5,0.33,0.2", help="shares of the MACs")
     parser.add_argument("--examples", type=int, default=256, help="of the inputs, at most")
+    parser.add_argument(
+        "--ways", default=";".join((*OURS, *CALIBRATED, *PEERS)), help="separated by semicolons"
+    )
     return run(parser, "quality", measure)
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
     """Returns a row for each model, share of the MACs and method."""
     keeps = [0.5] if args.quick else [float(keep) for keep in args.keeps.split(",")]
-    rows: list[Row] = []
+    ways = args.ways.split(";")
+    unknown = [way for way in ways if way not in {**OURS, **CALIBRATED, **PEERS}]
+    if unknown:
+        raise UserError(f"--ways: no way {unknown[0]!r}, see --help")
     with tempfile.TemporaryDirectory(prefix="tfapprox-benchmark-") as scratch:
         folder = Path(scratch)
         subjects = _digits(folder)
@@ -92,61 +109,95 @@ def measure(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
         try:
             with Peer("tensorly_factors", args.threads) as peer:
                 note = "tensorly {tensorly}, NumPy {numpy}".format(**peer.versions)
-                for subject in subjects:
-                    rows += _measure_subject(subject, keeps, folder / "result", peer)
+                return list(_measure_all(subjects, ways, keeps, folder, peer)), [note]
         except PeerError as error:
             note = f"tensorly was not measured: {error}"
-            for subject in subjects:
-                rows += _measure_subject(subject, keeps, folder / "result", None)
-    return rows, [note]
+            ours = [way for way in ways if way not in PEERS]
+            return list(_measure_all(subjects, ours, keeps, folder, None)), [note]
+
+
+def _measure_all(
+    subjects: list[Subject], ways: list[str], keeps: list[float], folder: Path, peer: Peer | None
+) -> Iterator[Row]:
+    for subject in subjects:
+        yield from _measure_subject(subject, ways, keeps, folder / "result", peer)
 
 
 def _measure_subject(
-    subject: Subject, keeps: list[float], target: Path, peer: Peer | None
+    subject: Subject, ways: list[str], keeps: list[float], target: Path, peer: Peer | None
 ) -> Iterator[Row]:
-    from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
-
     expected = _outputs(subject.path, subject.inputs)
-    shapes = {key: value.shape for key, value in subject.inputs.items()}
-    opened = open_saved_model(str(subject.path), example_shapes=shapes)
-    inspection, spectra = opened.inspection, SpectrumCache()
-    tables: dict[str, list[CandidateTable]] = {}
-    fixed = inspection.macs - sum(site.cost.macs for site in inspection.sites)
+    engine = _Engine(subject, peer)
     for keep in keeps:
-        budget = int(keep * inspection.macs)
-
-        def ours(name: str, keep: float = keep) -> dict:
-            config = CompressionConfig(Budget("macs", keep=keep), **OURS[name])
-            if name not in tables:
-                tables[name] = offer_tables(inspection, config, spectra)
-            plan = make_plan(inspection, config, spectra, tables=tables[name])
-            return factorize_plan(inspection, plan, spectra)[1]
-
-        ways: dict[str, Callable[[], dict]] = {name: lambda name=name: ours(name) for name in OURS}
-        for method in METHODS if peer else ():
-            ways[f"tensorly {method}"] = lambda method=method, budget=budget: factorize_by_tensorly(
-                peer, method, inspection.sites, budget, fixed
-            )
-        for name, way in ways.items():
-            say(f"quality: {subject.name}, keep {keep}, {name}")
-            case: dict[str, Value] = {"model": subject.name, "keep": keep, "method": name}
+        for way in ways:
+            if way in CALIBRATED and subject.calibration is None:
+                continue
+            say(f"quality: {subject.name}, keep {keep}, {way}")
+            case: dict[str, Value] = {"model": subject.name, "keep": keep, "method": way}
             try:
-                factorizations = way()
+                kept = engine.compress(way, keep, target)
             except UserError as error:
                 yield Row(case, values={"note": str(error)})
                 continue
-            write_saved_model(opened, factorizations, str(target))
-            outputs = _outputs(target, subject.inputs)
-            macs = fixed + sum(
-                factorizations[site.name].cost(site.geometries).macs
-                if site.name in factorizations
-                else site.cost.macs
-                for site in inspection.sites
-            )
-            yield Row(case, {}, {"MACs kept": macs / inspection.macs, **_judge(
-                outputs, expected, subject.labels
-            )})  # fmt: skip
+            judged = _judge(_outputs(target, subject.inputs), expected, subject.labels)
+            yield Row(case, {}, {"MACs kept": kept, **judged})
             shutil.rmtree(target)
+
+
+class _Engine:
+    """Compresses a subject in every way; what the ways share is computed once."""
+
+    def __init__(self, subject: Subject, peer: Peer | None):
+        from tfapprox.rewriters.saved_model import open_saved_model
+
+        self._subject, self._peer = subject, peer
+        shapes = {key: value.shape for key, value in subject.inputs.items()}
+        self._opened = open_saved_model(str(subject.path), example_shapes=shapes)
+        self._spectra = SpectrumCache()
+        self._tables: dict[str, list[CandidateTable]] = {}
+
+    def compress(self, way: str, keep: float, target: Path) -> float:
+        """Writes the result and returns the share of the MACs that it kept."""
+        if way in CALIBRATED:
+            return self._calibrated(way, keep, target)
+        from tfapprox.rewriters.saved_model import write_saved_model
+
+        inspection = self._opened.inspection
+        fixed = inspection.macs - sum(site.cost.macs for site in inspection.sites)
+        if way in PEERS:
+            assert self._peer is not None
+            built = factorize_by_tensorly(
+                self._peer, PEERS[way], inspection.sites, int(keep * inspection.macs), fixed
+            )
+        else:
+            built = self._ours(way, keep)
+        write_saved_model(self._opened, built, str(target))
+        macs = fixed + sum(
+            built[site.name].cost(site.geometries).macs if site.name in built else site.cost.macs
+            for site in inspection.sites
+        )
+        return macs / inspection.macs
+
+    def _ours(self, way: str, keep: float) -> dict[str, Factorization]:
+        inspection = self._opened.inspection
+        config = CompressionConfig(Budget("macs", keep=keep), **OURS[way])
+        if way not in self._tables:
+            self._tables[way] = offer_tables(inspection, config, self._spectra)
+        plan = make_plan(inspection, config, self._spectra, tables=self._tables[way])
+        return factorize_plan(inspection, plan, self._spectra)[1]
+
+    def _calibrated(self, way: str, keep: float, target: Path) -> float:
+        from tfapprox.compression import compress_saved_model
+
+        report = compress_saved_model(
+            self._subject.path,
+            target,
+            CompressionConfig(Budget("macs", keep=keep), **CALIBRATED[way]),
+            inputs=self._subject.inputs,
+            calibration_data=self._subject.calibration,
+            batch_sizes=(),
+        )
+        return report.after.macs / report.before.macs
 
 
 def _judge(outputs: dict, expected: dict, labels: np.ndarray | None) -> dict[str, Value]:
@@ -180,7 +231,8 @@ def _digits(folder: Path) -> list[Subject]:
         train_and_export(DemoConfig(folder), train, path)
     signatures = read_signatures(str(path))
     (key,) = signatures[default_signature(signatures)].inputs
-    return [Subject("digits CNN", path, {key: test.images}, test.labels)]
+    calibration = {key: train.images[:_CALIBRATION]}
+    return [Subject("digits CNN", path, {key: test.images}, test.labels, calibration)]
 
 
 def _own(models: Path, examples: int) -> list[Subject]:
@@ -188,8 +240,18 @@ def _own(models: Path, examples: int) -> list[Subject]:
     for folder in sorted(path.parent for path in models.glob("*/inputs.npz")):
         path = folder / "model"
         signatures = read_signatures(str(path))
-        arrays = read_inputs(folder / "inputs.npz", signatures[default_signature(signatures)])
-        subjects.append(Subject(folder.name, path, {k: v[:examples] for k, v in arrays.items()}))
+        signature = signatures[default_signature(signatures)]
+        inputs = read_inputs(str(folder / "inputs.npz"), signature)
+        labels, other = folder / "labels.npy", folder / "calibration.npz"
+        subjects.append(
+            Subject(
+                folder.name,
+                path,
+                {key: value[:examples] for key, value in inputs.items()},
+                np.load(labels)[:examples] if labels.exists() else None,
+                read_inputs(str(other), signature) if other.exists() else None,
+            )
+        )
     if not subjects:
         raise UserError(f"--models {models} has no folder with model/ and inputs.npz")
     return subjects
