@@ -63,9 +63,7 @@ class CompressionConfig:
                 f'budget must be a Budget, e.g. Budget("macs", keep=0.5), got {self.budget!r}'
             )
         if isinstance(self.decompositions, str):
-            raise UserError(
-                f"decompositions is a tuple of names: write ({self.decompositions!r},)"
-            )
+            raise UserError(f"decompositions is a tuple of names: write ({self.decompositions!r},)")
         if self.batch_size < 1:
             raise UserError(f"batch size must be at least 1, got {self.batch_size}")
 

@@ -114,7 +114,7 @@ def test_settings_of_the_wrong_kind_are_refused(settings, complaint):
 
 
 def test_a_budget_that_is_no_number_is_refused():
-    with pytest.raises(UserError, match="keep must be a number, got '0.5'"):
+    with pytest.raises(UserError, match=r"keep must be a number, got '0.5'"):
         Budget("macs", keep="0.5")
 
 

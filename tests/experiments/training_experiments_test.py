@@ -107,7 +107,7 @@ def test_more_than_all_examples_in_a_batch_and_another_network_s_checkpoint_are_
         train(mnist_mlp.TASK, config(tmp_path, batch_size=5000), "crs", 0, tmp_path)
     train(mnist_mlp.TASK, config(tmp_path, steps=1), "crs", 0, tmp_path)
     wider = config(tmp_path, steps=1, size=48, resume=True)
-    with pytest.raises(UserError, match="--resume: .* other settings"):
+    with pytest.raises(UserError, match=r"--resume: .* other settings"):
         train(mnist_mlp.TASK, wider, "crs", 0, tmp_path)
 
 

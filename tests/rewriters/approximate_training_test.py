@@ -116,7 +116,7 @@ def test_a_shared_layer_stays_shared():
 def test_settings_of_another_kind_are_refused_with_the_call_to_write(model):
     with pytest.raises(UserError, match=r"write ApproximateTrainingConfig\(Sampling"):
         approximate_training(model, HALF)
-    with pytest.raises(UserError, match="sampling must be a Sampling.*0.5"):
+    with pytest.raises(UserError, match=r"sampling must be a Sampling.*0.5"):
         ApproximateTrainingConfig(0.5)
 
 

@@ -83,7 +83,9 @@ def test_a_function_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (batch,) = open_calibration_data("my_calibration:batches", ONE)
     np.testing.assert_array_equal(batch["x"], np.ones((2, 3)))
+    (tmp_path / "my_mistake.py").write_text("def batches(:\n")
     for name, message in [
+        ("my_mistake:batches", "no function to import either .SyntaxError"),
         ("my_calibration:none", "no function to import"),
         ("no_such_module_here:f", "no function to import"),
         ("my_calibration:number", "not a function"),
@@ -179,6 +181,16 @@ def test_what_can_not_be_read_is_told_in_one_line(tmp_path):
         with pytest.raises(UserError, match=message) as caught:
             list(open_calibration_data(str(tmp_path / name), TWO))
         assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_a_function_that_fails_is_told_in_one_line_with_its_cause():
+    def batches():
+        yield X
+        raise RuntimeError("the disk\nis gone")
+
+    with pytest.raises(UserError, match="failed with RuntimeError: the disk is gone") as told:
+        list(open_calibration_data(batches, ONE))
+    assert isinstance(told.value.__cause__, RuntimeError)
 
 
 def test_python_sources_that_do_not_fit_are_refused():

@@ -161,7 +161,9 @@ def strip(model: Any) -> Any:
     stock = {sampled: plain for plain, sampled in SAMPLED.items()}
     sampled = {p: x for p, x in layers_by_path(model).items() if isinstance(x, ColumnRowSampled)}
     if not sampled:
-        raise UserError(f"model {model.name!r} has no sampled layer to strip")
+        raise UserError(
+            f"model {model.name!r} has no sampled layer to strip: its layers are stock ones already"
+        )
 
     def make(layer: Any) -> Any:
         own = ("sampling", "first_layer", "seed")

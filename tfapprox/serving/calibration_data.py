@@ -194,10 +194,7 @@ def _from_python(source: Any, origin: str, signature: Signature) -> CalibrationD
     (only,) = signature.inputs if len(signature.inputs) == 1 else (None,)
 
     def start() -> Iterator[Inputs]:
-        batches = source() if callable(source) else source
-        if not isinstance(batches, Iterable):
-            raise UserError(f"{origin} returned a {type(batches).__name__}, not batches")
-        for batch in batches:
+        for batch in _guarded(source, origin):
             if not isinstance(batch, Mapping):
                 if only is None or isinstance(batch, tuple | list):
                     raise UserError(
@@ -210,16 +207,30 @@ def _from_python(source: Any, origin: str, signature: Signature) -> CalibrationD
     return CalibrationData(origin, signature, start)
 
 
+def _guarded(source: Any, origin: str) -> Iterator[Any]:
+    """Yields the batches of a function or iterable; what goes wrong in it is the user's to mend."""
+    try:
+        batches = source() if callable(source) else source
+        if not isinstance(batches, Iterable):
+            raise UserError(f"{origin} returned a {type(batches).__name__}, not batches")
+        yield from batches
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{origin} failed with {reason}: run it by itself to see where") from error
+
+
 def _imported(name: str) -> Callable[[], Any]:
     """Returns "module:function", looked for in the current directory too, as `python -m` does."""
     module_name, _, function_name = name.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module may do anything on import
         raise UserError(
-            f"{name} is no file, and no function to import either ({error}); name a .npz or "
-            ".tfrecord file, or MODULE:FUNCTION"
+            f"{name} is no file, and no function to import either ({type(error).__name__}: "
+            f"{error}); name a .npz or .tfrecord file, or MODULE:FUNCTION"
         ) from error
     finally:
         sys.path.remove(os.getcwd())

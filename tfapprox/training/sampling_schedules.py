@@ -54,7 +54,7 @@ class SamplingSchedule(keras.callbacks.Callback):
     def __init__(self, schedules: Schedule | Mapping[str, Schedule]):
         super().__init__()
         self._schedules = schedules if isinstance(schedules, Mapping) else {"": schedules}
-        for pattern, schedule in self._schedules.items():
+        for schedule in self._schedules.values():
             if not callable(schedule):
                 raise UserError(
                     "a schedule must be a function from the epoch to a ratio, got "
