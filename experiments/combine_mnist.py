@@ -12,6 +12,7 @@ TFMOT: pip install 'tfapprox[experiments,tfmot]'.
 """
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
 import sys
@@ -82,7 +83,9 @@ def run_experiment(config: CombineConfig) -> tuple[CombinedResult, list[WrongOrd
     Raises:
       UserError: data or TFMOT are missing.
     """
-    # Before anything is trained: wrong settings are told of here.
+    # Before anything is trained: what is missing or wrong is told of here.
+    if importlib.util.find_spec("tensorflow_model_optimization") is None:
+        raise UserError("this takes TFMOT: pip install '.[experiments,tfmot]' in the clone")
     tuning = Tuning(config.tune_epochs, learning_rate=3e-4, loss=_LOSS, seed=config.seed)
     steps = (
         Factorize(CompressionConfig(Budget("params", config.keep_params))),

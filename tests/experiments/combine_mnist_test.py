@@ -36,6 +36,19 @@ def test_the_table_and_the_wrong_orders_are_written_and_shown(tmp_path, capsys):
     assert "prune, then factorize" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("wrong", ["--keep_params=2", "--sparsity=1.5", "--clusters=1"])
+def test_wrong_settings_are_told_before_anything_is_trained(wrong, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(combine_mnist, "_trained", None)
+    assert combine_mnist.main(["combine_mnist"], values_of(f"--model_dir={tmp_path}", wrong)) == 2
+    assert capsys.readouterr().err.startswith("combine_mnist: ")
+
+
+def test_missing_tfmot_is_told_before_anything_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(combine_mnist.importlib.util, "find_spec", lambda name: None)
+    assert combine_mnist.main(["combine_mnist"], values_of(f"--model_dir={tmp_path}")) == 2
+    assert "pip install '.[experiments,tfmot]'" in capsys.readouterr().err
+
+
 def test_a_missing_folder_is_one_line(capsys):
     assert combine_mnist.main(["combine_mnist"], values_of()) == 2
     assert "--model_dir is required" in capsys.readouterr().err

@@ -153,11 +153,20 @@ def test_impossible_settings_are_refused(arguments, message):
 def test_a_model_with_nothing_to_decompose_is_refused_before_it_trains():
     with pytest.raises(UserError, match=r"of stem, middle, logits, include='nowhere'"):
         fit(build(), dataclasses.replace(settings(), include="nowhere"))
+    with pytest.raises(UserError, match=r"write DecomposeInTraining\(at_epoch=1\)"):
+        fit(build(), settings().compression)
     model = keras.Sequential([keras.Input((6, 6, 4)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(3))
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(UserError, match="first_layer=False leave none"):
         fit(model, DecomposeInTraining(1, "svd", "alds"))
+
+
+def test_a_budget_that_leaves_all_dense_is_told_with_the_reasons(caplog):
+    result = fit(build(), DecomposeInTraining(0, "svd", "energy"), epochs=1)
+    assert not result.plan.choices
+    assert "no site is decomposed" in caplog.text
+    assert "middle: the budget is met without it" in caplog.text
 
 
 def test_a_single_callback_needs_no_list():

@@ -75,7 +75,7 @@ def _unknown(word: str, flags: Iterable[str]) -> str:
         return f"unexpected argument {word!r}: everything is a flag"
     name = word.partition("=")[0]
     written = "--" + name.lstrip("-").replace("-", "_")  # as ours are
-    near = difflib.get_close_matches(written, [flag for flag in flags if flag[:2] == "--"], n=1)
+    near = difflib.get_close_matches(written, [f for f in flags if f[:2] == "--"], 1, 0.7)
     return f"unknown flag {name}" + (f": did you mean {near[0]}?" if near else "")
 
 

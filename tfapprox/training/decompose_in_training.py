@@ -187,6 +187,11 @@ def fit_with_decomposition(
         of another one.
     """
     check_trainable(model)
+    if not isinstance(settings, DecomposeInTraining):
+        raise UserError(
+            f"settings must be a DecomposeInTraining, got {settings!r}: write "
+            "DecomposeInTraining(at_epoch=1)"
+        )
     if settings.at_epoch is not None and settings.at_epoch < epochs:
         settings.check(model)
     _warn_of_switches_not_reached(settings, epochs)

@@ -119,7 +119,8 @@ class SwitchedTraining:
                 (folder / _PLAN).write_text(self.plan.to_json())
         assert self.plan is not None  # nothing but a plan decomposes
         if not self.plan.choices:
-            _LOG.warning("epoch %d: no site is worth decomposing; the model stays dense", epoch)
+            kept = " / ".join(f"{v.site}: {v.reason}" for v in self.plan.verdicts[:3])
+            _LOG.warning("epoch %d: no site is decomposed, the model stays dense (%s)", epoch, kept)
             return
         make = functools.partial(decompose_model, plan=self.plan) if wanted else reconstruct_model
         self.model = make(self.model)
