@@ -11,6 +11,7 @@ Without --source, by TensorFlow Datasets, which downloads what it knows by that 
 """
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,11 @@ def prepare(name: str, source: str, data_dir: str, examples: int = 0) -> pathlib
     """
     if not source:
         return download(name, data_dir)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(
+            f"--name={name}: TensorFlow Datasets finds names of lower-case letters, digits and _ "
+            "alone, e.g. cifar100"
+        )
     folder = pathlib.Path(source)
     if not folder.is_dir():
         raise UserError(f"--source={source} is no directory")

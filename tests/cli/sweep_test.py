@@ -23,6 +23,7 @@ def test_budgets_are_compared_on_one_page(tfapprox_run, model, inputs, tmp_path)
     status, out, _ = tfapprox_run(*flags)
     assert status == 2
     assert "keep_0.4 was there already" in out and "✗ keep_0.001" in out
+    assert out.splitlines()[-1] == f"written: {target}, {page}"
 
 
 def test_a_dry_run_measures_and_keeps_no_model(tfapprox_run, model, tmp_path):
@@ -37,6 +38,7 @@ def test_a_dry_run_measures_and_keeps_no_model(tfapprox_run, model, tmp_path):
 def test_flags_of_a_single_budget_are_refused(refused, model, tmp_path):
     start = ("compress", "--dir", model, "--output_dir", tmp_path / "x", "--sweep", "0.5")
     assert "--save_plan is for one budget" in refused(*start, "--save_plan", tmp_path / "p")
+    assert "--tensorboard is for one budget" in refused(*start, "--tensorboard", tmp_path / "log")
     assert "not allowed with argument" in refused(*start, "--keep_macs", "0.5")
     assert "give --output_dir" in refused("compress", "--dir", model, "--sweep", "0.5")
     assert "'30' is not a list of shares" in refused(*start[:-1], "30")

@@ -167,6 +167,7 @@ def test_the_program_says_how_to_use_what_it_prepared(tmp_path, capsys):
     [
         (["--source=nowhere"], "--name is required"),
         (["--name=x", "--source=/nowhere"], "no directory"),
+        (["--name=My-Set", "--source=."], "--name=My-Set: TensorFlow Datasets finds names"),
         (["--name=x", "--source=."], "has no data set: wanted are"),
     ],
 )

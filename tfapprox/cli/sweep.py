@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
     """Returns the flags as if one ratio were asked for, checked like those."""
-    for flag in ("plan", "save_plan", "work_dir"):
+    for flag in ("plan", "save_plan", "work_dir", "tensorboard"):
         if getattr(args, flag) is not None:
             raise UserError(f"--{flag} is for one budget: drop it or --sweep")
     one = copy.copy(args)
@@ -85,10 +85,13 @@ def _tell(args: argparse.Namespace, sweep: "Sweep") -> None:
         write_sweep_page(sweep, args.report)
     if args.json:
         print_json(sweep.to_json())
-    else:
-        from tfapprox.report.text import print_sweep
+        return
+    from tfapprox.report.text import print_sweep
 
-        print_sweep(sweep)
+    print_sweep(sweep)
+    written = [place for place in (sweep.destination, args.report) if place]
+    if written:
+        print(f"written: {', '.join(written)}")
 
 
 def _status(sweep: "Sweep") -> int:
