@@ -12,13 +12,11 @@ from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.pointwise import is_pointwise
 from tfapprox.decompositions.refitting import refit
 from tfapprox.decompositions.spectra import SpectrumCache
-from tfapprox.decompositions.table import evenly, measured_table
+from tfapprox.decompositions.table import built_table
 from tfapprox.selection.greedy import Score, ScoreCache
 from tfapprox.selection.problem import CandidateTable, Configuration
 
-_CLOSED_FORM = ("svd",)
 _POINTWISE_SVD = ("cp", "tucker2")  # what they are for a 1x1 kernel
-_ROWS = 10  # of a method without a closed form that are fitted to data and measured
 
 
 def offer_candidates(
@@ -33,16 +31,14 @@ def offer_candidates(
       options, spectra: see `Decomposition.candidates`.
     """
     method = registry.look_up("decomposition", name)
-    if site.weight is None or _has_closed_form(name, site):
+    if site.weight is None or not _is_svd(name, site) or _has_closed_form(name, site):
         return method.candidates(site, metric, options, spectra)
     plain = dataclasses.replace(site, weight=None)
-    if site.weight.inputs is None and site.weight.outputs is not None:
-        empty = method.candidates(plain, "frobenius", options, spectra).take([])
-        return dataclasses.replace(empty, norm=registry.METRICS[metric].site_norm(site, spectra))
     table = method.candidates(plain, "frobenius", options, spectra)
-    chosen = table.take(evenly(range(len(table)), _ROWS))
-    rows = [(row, factorize(site, row, spectra)) for row in chosen.configurations]
-    return measured_table(site, metric, spectra, rows, chosen.noise_ranks)
+    rows, noise = table.configurations, table.noise_ranks
+    return built_table(
+        site, metric, spectra, rows, lambda row: method.factorize(plain, row, spectra), noise
+    )
 
 
 def factorize(site: Site, choice: Configuration, spectra: SpectrumCache) -> Factorization:
@@ -63,8 +59,12 @@ def factorize(site: Site, choice: Configuration, spectra: SpectrumCache) -> Fact
 def _has_closed_form(name: str, site: Site) -> bool:
     assert site.weight is not None
     moments = site.weight.inputs is not None or site.weight.outputs is not None
-    pointwise = name in _POINTWISE_SVD and is_pointwise(site)
-    return moments and (name in _CLOSED_FORM or pointwise)
+    return moments and _is_svd(name, site)
+
+
+def _is_svd(name: str, site: Site) -> bool:
+    """Says whether truncated SVDs are what a decomposition offers for a site."""
+    return name == "svd" or (name in _POINTWISE_SVD and is_pointwise(site))
 
 
 def make_score(

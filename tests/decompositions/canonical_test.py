@@ -60,10 +60,10 @@ def test_a_sweep_is_least_squares_on_each_axis_in_turn(monkeypatch):
     monkeypatch.setattr(canonical, "_PROXIMITY", 1e-12)
     kernel = _kernel()
     start = orthogonal_terms(kernel, 7)
-    swept = canonical._sweep(kernel.reshape(-1, 6, 8), start)
+    swept = canonical._sweep(kernel[None], Terms(*(factor[None] for factor in start.factors)))
     expected = tensor_methods.least_squares_sweep(kernel, start.factors)
     np.testing.assert_allclose(
-        swept.compose(), tensor_methods.sum_of_terms(*expected), rtol=1e-6, atol=1e-8
+        swept.compose()[0], tensor_methods.sum_of_terms(*expected), rtol=1e-6, atol=1e-8
     )
 
 
@@ -73,6 +73,27 @@ def test_fitting_gains_on_the_start_and_never_loses(rank):
     start = orthogonal_terms(kernel, rank)
     fitted = fit_terms(kernel, start, growth=4.0)
     assert _lost(kernel, fitted) < _lost(kernel, start)
+
+
+def test_many_kernels_are_fitted_as_each_is_by_itself():
+    """One is exact from the start, one zero: theirs end at once, the others' sweeps go on."""
+    exact = orthogonal_terms(_kernel(seed=1), 6).compose()
+    kernels = np.stack([_kernel(), exact, np.zeros_like(exact), _kernel(seed=2)])
+    start = orthogonal_terms(kernels, 6)
+    fitted = fit_terms(kernels, start, growth=4.0)
+    assert [factor.shape for factor in fitted.factors] == [(4, n, 6) for n in (3, 3, 6, 8)]
+    for index, kernel in enumerate(kernels):
+        alone = fit_terms(kernel, orthogonal_terms(kernel, 6), growth=4.0)
+        np.testing.assert_allclose(fitted.compose()[index], alone.compose(), atol=1e-9)
+        sensitivity = Terms(*(factor[index] for factor in fitted.factors)).sensitivity()
+        assert fitted.sensitivity()[index] == pytest.approx(sensitivity)
+
+
+def test_the_leading_orthogonal_terms_are_those_of_a_lower_rank():
+    kernel = _kernel()
+    few, many = orthogonal_terms(kernel, 5), orthogonal_terms(kernel, 20).leading(5)
+    for factor, same in zip(few.factors, many.factors, strict=True):
+        np.testing.assert_array_equal(factor, same)
 
 
 def test_an_exact_start_stays_exact():

@@ -1,11 +1,16 @@
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 
 from tfapprox import registry
+from tfapprox.accounting.factorization import Stage
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
 from tfapprox.calibration.moments import MomentAccumulator
 from tfapprox.calibration.weights import CovarianceWeight, weighted_norm
+from tfapprox.decompositions import refitting
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.refitting import refit
 from tfapprox.decompositions.spectra import SpectrumCache
@@ -42,6 +47,75 @@ def test_every_decomposition_keeps_the_error_it_foresees_and_beats_its_blind_fit
             Site(site.name, site.kind, site.kernel, site.geometries), choice, spectra
         )
         assert error < weighted_norm(site.weight, site.kernel - blind.reconstruct()) / norm
+
+
+STAGES = [
+    Stage(np.zeros((3, 1, 2, 6)), 3, (True, False), np.array([4, 0, 5, 1, 3, 2])),
+    Stage(np.zeros((1, 1, 6, 4)), 1, (False, False)),
+    Stage(np.zeros((1, 1, 1, 12)), 6, (False, False)),
+]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_pulling_back_is_the_transpose_of_composing(stage):
+    rng = np.random.default_rng(0)
+    kernel, before = rng.standard_normal(stage.kernel.shape), rng.standard_normal((1, 2, 5, 6))
+    stage = dataclasses.replace(stage, kernel=kernel)
+    composed, alone = stage.after(before), stage.ungrouped()
+    gradient, other = rng.standard_normal(composed.shape), rng.standard_normal(alone.shape)
+    forth = float(np.vdot(composed, gradient))
+    assert np.vdot(before, refitting._through(stage, gradient)) == pytest.approx(forth)
+    assert np.vdot(kernel, refitting._to_kernel(stage, before, gradient)) == pytest.approx(forth)
+    pulled = refitting._to_kernel(stage, None, other)
+    assert np.vdot(kernel, pulled) == pytest.approx(float(np.vdot(alone, other)))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tucker2", {"rank_in": 3, "rank_out": 4}),
+        ("cp", {"rank": 5}),
+        ("bicluster_svd", {"groups_in": 2, "groups_out": 3, "rank_in": 2, "rank_out": 2}),
+    ],
+)
+def test_knowing_the_moment_only_saves_work(name, settings, monkeypatch):
+    """Closed forms and waists find what conjugate gradients on whole kernels do."""
+    monkeypatch.setattr(refitting, "_GAIN", 0.0)
+    monkeypatch.setattr(refitting, "_STEPS", 400)
+    monkeypatch.setattr(refitting, "_SWEEPS", 1)
+    site = _site(3, 3, 8, 12)
+    method = registry.DECOMPOSITIONS[name]
+    plain = dataclasses.replace(site, weight=None)
+    built = method.factorize(plain, Configuration(name, settings), SpectrumCache())
+    opaque = types.SimpleNamespace(inputs=None, outputs=None, apply=site.weight.apply)
+    known, unknown = (refit(site.kernel, built, weight) for weight in (site.weight, opaque))
+    whole = weighted_norm(site.weight, site.kernel)
+    apart = weighted_norm(site.weight, known.reconstruct() - unknown.reconstruct())
+    assert apart < 1e-2 * whole
+    lost = [weighted_norm(site.weight, site.kernel - x.reconstruct()) for x in (known, unknown)]
+    assert lost[0] == pytest.approx(lost[1], rel=1e-3)
+
+
+def test_the_last_stage_is_the_least_squares_solution_of_every_group():
+    site = _site(3, 3, 8, 12)
+    settings = {"groups_in": 2, "groups_out": 3, "rank": 2}
+    built = registry.DECOMPOSITIONS["bicluster_cp"].factorize(
+        dataclasses.replace(site, weight=None),
+        Configuration("bicluster_cp", settings),
+        SpectrumCache(),
+    )
+    problem = refitting._Problem(site.kernel.astype(float), site.weight, built.output_order)
+    solved = refitting._solve_last(problem, built.stages)
+    front = dataclasses.replace(built, stages=built.stages[:2], output_order=None)
+    root = np.linalg.cholesky(site.weight.inputs.astype(float)).T
+    seen = root @ front.reconstruct()[..., solved.input_order].reshape(len(root), -1)
+    inverse = np.argsort(built.output_order)
+    wanted = (root @ site.kernel.reshape(len(root), -1))[:, inverse]
+    for group in range(3):
+        inputs = seen[:, group * 4 : group * 4 + 4]
+        best = np.linalg.lstsq(inputs, wanted[:, group * 4 : group * 4 + 4])[0]
+        found = solved.kernel[0, 0, :, group * 4 : group * 4 + 4]
+        np.testing.assert_allclose(inputs @ found, inputs @ best, atol=1e-3 * abs(wanted).max())
 
 
 def test_refitting_two_stages_approaches_the_closed_form():

@@ -1,5 +1,6 @@
 """Biclustering: input and output channels in clusters, each pair of clusters by itself."""
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +9,12 @@ import numpy as np
 from tfapprox.accounting.cost import StageShape, chain_cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
-from tfapprox.decompositions.bicluster_stages import Block, Clusters
+from tfapprox.decompositions.bicluster_stages import Blocks, Clusters, cluster_channels
 from tfapprox.decompositions.canonical import fit_terms, orthogonal_terms
 from tfapprox.decompositions.hooi import hooi, main_vectors
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache, check_finite
-from tfapprox.decompositions.table import checked_settings, measured_table, saves
+from tfapprox.decompositions.table import built_table, checked_settings, saves
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import CandidateTable, Configuration
 
@@ -92,12 +93,10 @@ class BiclusterSvd:
                 f"rank_in and rank_out must be equal, got {rank_in} and {rank_out}"
             )
 
-        def split(block: np.ndarray) -> Block:
-            taps = block.reshape(-1, *block.shape[2:])
-            basis_out = main_vectors(taps.transpose(2, 0, 1), rank_out)
-            basis_in = main_vectors((taps @ basis_out).transpose(1, 0, 2), rank_in)
-            core, basis_in, basis_out = hooi(block, basis_in, basis_out)
-            return basis_in, core, basis_out.T
+        def split(blocks: np.ndarray) -> Blocks:
+            fits = [_tucker2(block, rank_in, rank_out) for block in blocks]
+            firsts, middles, lasts = zip(*fits, strict=True)
+            return np.stack(firsts), np.stack(middles), np.stack(lasts)
 
         return (clusters or _clusters(site, configuration)).stages(site.kernel, split)
 
@@ -162,13 +161,22 @@ class BiclusterCp:
         most = _most_terms(site, *_valid_groups(site, configuration.settings))
         (rank,) = _checked(site, configuration, {"rank": range(1, most + 1)})
 
-        def split(block: np.ndarray) -> Block:
-            flat = block.reshape(1, -1, *block.shape[2:])
+        def split(blocks: np.ndarray) -> Blocks:
+            flat = blocks.reshape(len(blocks), 1, -1, *blocks.shape[3:])
             terms = fit_terms(flat, orthogonal_terms(flat, rank), _GROWTH, _GAIN)
-            patterns = (terms.height * terms.width).reshape(*block.shape[:2], 1, rank)
-            return terms.inputs, patterns, terms.outputs.T
+            patterns = (terms.height * terms.width).reshape(*blocks.shape[:3], 1, rank)
+            return terms.inputs, patterns, terms.outputs.swapaxes(1, 2)
 
         return (clusters or _clusters(site, configuration)).stages(site.kernel, split)
+
+
+def _tucker2(block: np.ndarray, rank_in: int, rank_out: int) -> tuple[np.ndarray, ...]:
+    """Returns [c, K1], [H, W, K1, K2] and [K2, f] for a block [H, W, c, f]."""
+    taps = block.reshape(-1, *block.shape[2:])
+    basis_out = main_vectors(taps.transpose(2, 0, 1), rank_out)
+    basis_in = main_vectors((taps @ basis_out).transpose(1, 0, 2), rank_in)
+    core, basis_in, basis_out = hooi(block, basis_in, basis_out)
+    return basis_in, core, basis_out.T
 
 
 def _svd_row(groups_in: int, groups_out: int, rank_in: int, rank_out: int) -> Configuration:
@@ -232,15 +240,21 @@ def _table(
     """Builds and measures the configurations that save something."""
     check_finite(site)
     itemsize = site.kernel.dtype.itemsize
-    known: dict[tuple[int, int], Clusters] = {}
-    rows = []
-    for row in configurations:
-        cost = chain_cost(method.shapes(site, row.settings), site.geometries, itemsize)
-        if saves(cost, site.cost):
-            groups = row.settings["groups_in"], row.settings["groups_out"]
-            known[groups] = known.get(groups) or _clusters(site, row)
-            rows.append((row, method.factorize(site, row, spectra, known[groups])))
-    return measured_table(site, metric, spectra, rows)
+    costs = [
+        chain_cost(method.shapes(site, row.settings), site.geometries, itemsize)
+        for row in configurations
+    ]
+    worth_it = [
+        row for row, cost in zip(configurations, costs, strict=True) if saves(cost, site.cost)
+    ]
+    members = functools.cache(lambda axis, count: cluster_channels(site.kernel, axis, count))
+
+    def build(row: Configuration) -> Factorization:
+        inputs, outputs = row.settings["groups_in"], row.settings["groups_out"]
+        clusters = Clusters(members(2, inputs), members(3, outputs))
+        return method.factorize(site, row, spectra, clusters)
+
+    return built_table(site, metric, spectra, worth_it, build)
 
 
 def _valid_groups(site: Site, settings: Mapping[str, int]) -> list[int]:

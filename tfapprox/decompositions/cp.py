@@ -13,7 +13,7 @@ from tfapprox.decompositions.pointwise import (
     pointwise_factorize,
 )
 from tfapprox.decompositions.spectra import SpectrumCache, check_finite
-from tfapprox.decompositions.table import checked_settings, measured_table, ranks_below, saves
+from tfapprox.decompositions.table import built_table, checked_settings, ranks_below, saves
 from tfapprox.selection.problem import CandidateTable, Configuration
 
 _ROWS = 8  # ranks that are fitted and measured
@@ -53,9 +53,14 @@ class CpDecomposition:
         if len(ranks):
             places = np.geomspace(1, len(ranks), min(_ROWS, len(ranks))).round().astype(int) - 1
             ranks = ranks[np.unique(places)]
-        configurations = [_configuration(int(rank)) for rank in ranks]
-        rows = [(row, self.factorize(site, row, spectra)) for row in configurations]
-        return measured_table(site, metric, spectra, rows)
+        start = orthogonal_terms(_kernel(site), int(ranks.max(initial=1)))
+        return built_table(
+            site,
+            metric,
+            spectra,
+            [_configuration(int(rank)) for rank in ranks],
+            lambda row: self.factorize(site, row, spectra, start),
+        )
 
     def full_rank(self, site: Site) -> Configuration:
         """Returns the rank H W min(I, O), at which orthogonal terms make up any kernel."""
@@ -63,9 +68,16 @@ class CpDecomposition:
         return _configuration(height * width * min(site.in_channels, site.out_channels))
 
     def factorize(
-        self, site: Site, configuration: Configuration, spectra: SpectrumCache
+        self,
+        site: Site,
+        configuration: Configuration,
+        spectra: SpectrumCache,
+        start: Terms | None = None,
     ) -> Factorization:
         """Returns the stages; every term has the same norm in all of them.
+
+        Args:
+          start: this site's orthogonal terms, at least as many, if they are known already.
 
         Raises:
           UserError: the rank does not fit the site; the message has the accepted range.
@@ -75,9 +87,13 @@ class CpDecomposition:
         if is_pointwise(site):
             return pointwise_factorize(site, rank, spectra)
         check_finite(site)
-        kernel = site.kernel.astype(np.result_type(np.float32, site.kernel.dtype), copy=False)
-        terms = fit_terms(kernel, orthogonal_terms(kernel, rank), _GROWTH)
-        return _stages(terms, site.kernel.dtype)
+        kernel = _kernel(site)
+        start = orthogonal_terms(kernel, rank) if start is None else start.leading(rank)
+        return _stages(fit_terms(kernel, start, _GROWTH), site.kernel.dtype)
+
+
+def _kernel(site: Site) -> np.ndarray:
+    return site.kernel.astype(np.result_type(np.float32, site.kernel.dtype), copy=False)
 
 
 def _stages(terms: Terms, dtype: np.dtype) -> Factorization:

@@ -7,7 +7,7 @@ from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache, check_finite
-from tfapprox.decompositions.table import checked_settings, measured_table, saves
+from tfapprox.decompositions.table import built_table, checked_settings, saves
 from tfapprox.selection.problem import CandidateTable, Configuration
 
 
@@ -50,9 +50,10 @@ class DepthwiseDecomposition:
             ]
             cost = chain_cost(shapes, site.geometries, site.kernel.dtype.itemsize)
             if saves(cost, site.cost):
-                row = _configuration(rank)
-                rows.append((row, self.factorize(site, row, spectra)))
-        return measured_table(site, metric, spectra, rows)
+                rows.append(_configuration(rank))
+        return built_table(
+            site, metric, spectra, rows, lambda row: self.factorize(site, row, spectra)
+        )
 
     def full_rank(self, site: Site) -> Configuration:
         """Returns min(I, H W) terms."""

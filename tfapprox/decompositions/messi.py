@@ -7,7 +7,7 @@ from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.accounting.site import Site
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache, check_finite, gram
-from tfapprox.decompositions.table import checked_settings, measured_table, ranks_below, saves
+from tfapprox.decompositions.table import built_table, checked_settings, ranks_below, saves
 from tfapprox.selection.problem import CandidateTable, Configuration
 
 _ROWS = 8
@@ -40,7 +40,7 @@ class MessiDecomposition:
           UserError: the kernel has NaN or infinite entries.
         """
         check_finite(site)
-        rows = []
+        rows: list[Configuration] = []
         for slices in options.slices:
             if slices == 1 or site.in_channels % slices:
                 continue
@@ -48,10 +48,10 @@ class MessiDecomposition:
             costs = [chain_cost(_shapes(site, slices * int(r)), site.geometries, 1) for r in ranks]
             ranks = ranks[[bool(saves(cost, site.cost)) for cost in costs]]
             step = max(1, len(ranks) // _ROWS)
-            for rank in ranks[::step].tolist():
-                row = _configuration(slices, rank)
-                rows.append((row, self.factorize(site, row, spectra)))
-        return measured_table(site, metric, spectra, rows)
+            rows += [_configuration(slices, rank) for rank in ranks[::step].tolist()]
+        return built_table(
+            site, metric, spectra, rows, lambda row: self.factorize(site, row, spectra)
+        )
 
     def full_rank(self, site: Site) -> Configuration:
         """Returns one cluster at full rank."""

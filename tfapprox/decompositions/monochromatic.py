@@ -9,7 +9,7 @@ from tfapprox.decompositions.clustering import balanced_clusters
 from tfapprox.decompositions.depthwise import filter_factors
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache, check_finite
-from tfapprox.decompositions.table import checked_settings, measured_table, saves
+from tfapprox.decompositions.table import built_table, checked_settings, saves
 from tfapprox.errors import UserError
 from tfapprox.selection.problem import CandidateTable, Configuration
 
@@ -42,9 +42,10 @@ class MonochromaticDecomposition:
             shapes = stage_shapes(site, colors)
             cost = chain_cost(shapes, site.geometries, site.kernel.dtype.itemsize)
             if saves(cost, site.cost):
-                row = Configuration("monochromatic", {"colors": colors})
-                rows.append((row, self.factorize(site, row, spectra)))
-        return measured_table(site, metric, spectra, rows)
+                rows.append(Configuration("monochromatic", {"colors": colors}))
+        return built_table(
+            site, metric, spectra, rows, lambda row: self.factorize(site, row, spectra)
+        )
 
     def full_rank(self, site: Site) -> Configuration:
         """Returns a colour for each filter.

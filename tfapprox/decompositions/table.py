@@ -1,12 +1,13 @@
 """Candidate tables of methods that have no closed form for the error: build and measure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
+from tfapprox.decompositions.refitting import refit
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.metrics import METRICS
@@ -14,8 +15,45 @@ from tfapprox.selection.problem import CandidateTable, Configuration
 
 Row = tuple[Configuration, Factorization]
 
+_FITTED_ROWS = 10  # of a table that are fitted to calibration data, which takes long
 
-def measured_table(
+
+def built_table(
+    site: Site,
+    metric: str,
+    spectra: SpectrumCache,
+    configurations: Sequence[Configuration],
+    build: Callable[[Configuration], Factorization],
+    noise_ranks: Sequence[Mapping[str, int]] = (),
+) -> CandidateTable:
+    """Returns the table of configurations, after building and measuring them.
+
+    Where the site has calibration data, 10 of them at most, evenly spread, are fitted to
+    those; none if the data know only outputs, which don't say what another structure
+    would give.
+
+    Args:
+      site, metric, spectra: see `Decomposition.candidates`.
+      configurations: worth a look.
+      build: fits one to the kernel alone.
+      noise_ranks: see `CandidateTable`.
+    """
+    weight = site.weight
+    chosen: Sequence[int] = range(len(configurations))
+    if weight is not None:
+        blind = weight.inputs is None and weight.outputs is not None
+        chosen = [] if blind else evenly(chosen, _FITTED_ROWS)
+    rows = []
+    for index in chosen:
+        built = build(configurations[index])
+        if weight is not None:
+            built = refit(site.kernel, built, weight)
+        rows.append((configurations[index], built))
+    noise = [noise_ranks[index] for index in chosen] if noise_ranks else ()
+    return _measured(site, metric, spectra, rows, noise)
+
+
+def _measured(
     site: Site,
     metric: str,
     spectra: SpectrumCache,

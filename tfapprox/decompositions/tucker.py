@@ -17,9 +17,9 @@ from tfapprox.decompositions.pointwise import (
 )
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.table import (
+    built_table,
     checked_settings,
     evenly,
-    measured_table,
     ranks_below,
     saves,
 )
@@ -67,8 +67,14 @@ class TuckerDecomposition:
             _configuration(rank_in, rank_out)
             for rank_in, rank_out in _best_pairs(site, options.rank_multiple, noise, spectra)
         ]
-        rows = [(row, self.factorize(site, row, spectra)) for row in configurations]
-        return measured_table(site, metric, spectra, rows, [noise] * len(rows))
+        return built_table(
+            site,
+            metric,
+            spectra,
+            configurations,
+            lambda row: self.factorize(site, row, spectra),
+            [noise] * len(configurations),
+        )
 
     def full_rank(self, site: Site) -> Configuration:
         """Returns the pair of all channels (of a 1x1 kernel: the smaller number twice)."""
