@@ -29,48 +29,60 @@ from experiments.csg_training import CsgExperiment, run_experiment
 from tfapprox.errors import UserError
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of this binary."""
-    flags.DEFINE_string("model_dir", "", "Where results go (required).")
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_string("model_dir", "", "Where results go (required).", **own)
     flags.DEFINE_string(
         "dataset",
         "digits",
         "digits (scikit-learn), synthetic; any other name is read from --data_dir (IDX files) or "
         "loaded by TensorFlow Datasets, e.g. cifar10.",
+        **own,
     )
-    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.")
-    flags.DEFINE_integer("image_size", 32, "Images are brought to this height and width.")
-    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.")
-    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.")
-    flags.DEFINE_string("network", "resnet20", "e.g. resnet56, densenet-bc-40-48, vgg16.")
-    flags.DEFINE_list("methods", ["csg"], f"What to train, among {', '.join(METHODS)}.")
-    flags.DEFINE_list("slice_shape", [], "Out, in, height, width; default: the paper's.")
-    flags.DEFINE_integer("code_size", 0, "n_c; 0 is the paper's for the network.")
-    flags.DEFINE_string("which", "", "Regular expression of convolutions; default: the paper's.")
-    flags.DEFINE_string("generator", "", "generator.npz of a csg run, for method pretrained.")
-    flags.DEFINE_integer("seed", 0, "First seed.")
-    flags.DEFINE_integer("seeds", 1, "How many seeds.")
-    flags.DEFINE_integer("epochs", 200, "Passes over the training data.")
-    flags.DEFINE_integer("steps", 0, "Stop after this many steps; 0 is no limit.")
-    flags.DEFINE_integer("tune_epochs", 0, "Those of post_tuned; 0 is a tenth of --epochs.")
-    flags.DEFINE_integer("batch_size", 192, "Examples a step; the paper has 128 for DenseNet.")
-    flags.DEFINE_float("learning_rate", 0.05, "Divided by 10 at 1/2 and 3/4 of the epochs.")
+    flags.DEFINE_string("data_dir", "", "Directory with the data set's files.", **own)
+    flags.DEFINE_integer("image_size", 32, "Images are brought to this height and width.", **own)
+    flags.DEFINE_bool("augment", True, "Random crops and flips; leave off for digits.", **own)
+    flags.DEFINE_integer("train_examples", 0, "Use only so many training images; 0 is all.", **own)
+    flags.DEFINE_string("network", "resnet20", "e.g. resnet56, densenet-bc-40-48, vgg16.", **own)
+    flags.DEFINE_list("methods", ["csg"], f"What to train, among {', '.join(METHODS)}.", **own)
+    flags.DEFINE_list("slice_shape", [], "Out, in, height, width; default: the paper's.", **own)
+    flags.DEFINE_integer("code_size", 0, "n_c; 0 is the paper's for the network.", **own)
+    flags.DEFINE_string(
+        "which", "", "Regular expression of convolutions; default: the paper's.", **own
+    )
+    flags.DEFINE_string(
+        "generator", "", "generator.npz of a csg run, for method pretrained.", **own
+    )
+    flags.DEFINE_integer("seed", 0, "First seed.", **own)
+    flags.DEFINE_integer("seeds", 1, "How many seeds.", **own)
+    flags.DEFINE_integer("epochs", 200, "Passes over the training data.", **own)
+    flags.DEFINE_integer("steps", 0, "Stop after this many steps; 0 is no limit.", **own)
+    flags.DEFINE_integer("tune_epochs", 0, "Those of post_tuned; 0 is a tenth of --epochs.", **own)
+    flags.DEFINE_integer(
+        "batch_size", 192, "Examples a step; the paper has 128 for DenseNet.", **own
+    )
+    flags.DEFINE_float("learning_rate", 0.05, "Divided by 10 at 1/2 and 3/4 of the epochs.", **own)
     flags.DEFINE_enum(
         "distribution_strategy",
         "none",
         ["none", "one_device", "mirrored", "multi_worker"],
         "tf.distribute strategy.",
+        **own,
     )
     flags.DEFINE_enum(
         "mixed_precision",
         "float32",
         ["float32", "mixed_bfloat16", "mixed_float16"],
         "Keras dtype policy; methods fp16 and csg_fp16 are mixed_float16 whatever this says.",
+        **own,
     )
-    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.")
-    flags.DEFINE_bool("deterministic", False, "Ask TensorFlow for deterministic operations.")
-    flags.DEFINE_integer("checkpoint_steps", 0, "Steps between checkpoints; 0 is once an epoch.")
-    flags.DEFINE_bool("resume", False, "Go on from the last checkpoints in --model_dir.")
+    flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.", **own)
+    flags.DEFINE_bool("deterministic", False, "Ask TensorFlow for deterministic operations.", **own)
+    flags.DEFINE_integer(
+        "checkpoint_steps", 0, "Steps between checkpoints; 0 is once an epoch.", **own
+    )
+    flags.DEFINE_bool("resume", False, "Go on from the last checkpoints in --model_dir.", **own)
 
 
 def experiment_from_flags(values: flags.FlagValues) -> CsgExperiment:
@@ -116,18 +128,18 @@ def _slice_shape(words: Sequence[str]) -> Any:
     return sizes
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """Runs the experiment that the flags describe; returns the exit status."""
     logging.set_verbosity(logging.INFO)
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
-        experiment = experiment_from_flags(flags.FLAGS)
+        experiment = experiment_from_flags(values)
         folder = experiment.config.model_dir
         folder.mkdir(parents=True, exist_ok=True)
         # Replay with --flagfile=MODEL_DIR/flags.txt.
-        module = flags.FLAGS.find_module_defining_flag("model_dir")
-        own = flags.FLAGS.flags_by_module_dict()[str(module)]
+        module = values.find_module_defining_flag("model_dir")
+        own = values.flags_by_module_dict()[str(module)]
         text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
         (folder / "flags.txt").write_text(text)
         run_experiment(experiment)

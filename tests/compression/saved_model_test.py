@@ -168,7 +168,7 @@ def test_a_process_ended_in_any_phase_leaves_the_target_as_it_was(source, tmp_pa
     arguments = (str(source), str(target), how, phase)
     process = context.Process(target=killable_compression.main, args=arguments)
     process.start()
-    process.join(120)
+    process.join(900)
     # An interrupt that nobody catches ends a Python process like any exception.
     assert process.exitcode == (1 if how == signal.SIGINT else -how)
     assert _content(target) == {"saved_model.pb": hashlib.sha256(b"old").hexdigest()}

@@ -31,7 +31,7 @@ def test_results_come_in_the_order_of_the_sites_and_progress_in_this_thread():
 
 def test_small_sites_are_worked_on_side_by_side(monkeypatch):
     monkeypatch.setattr(blas, "workers", lambda: 2)
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=600)
     blas.for_each_site([_site((3, 3, 8, 8), n) for n in "ab"], lambda site: both.wait())
 
 

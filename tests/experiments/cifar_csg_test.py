@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 from tensorflow import keras
 
+from experiments import cifar_csg
 from experiments.config import ExperimentConfig
 from experiments.csg_methods import (
     FROM_SCRATCH,
@@ -158,24 +160,28 @@ def test_user_mistakes_are_named(tmp_path):
         experiment(tmp_path, ("smaller",))
 
 
-def test_the_binary_takes_flags_and_refuses_bad_ones_with_one_line(tmp_path):
-    def run(*arguments):
-        root = pathlib.Path(__file__).parents[2]
-        command = [sys.executable, "-m", "experiments.cifar_csg", *arguments]
-        environment = dict(os.environ, CUDA_VISIBLE_DEVICES="")
-        return subprocess.run(
-            command, cwd=root, env=environment, capture_output=True, text=True, check=False
-        )
-
-    shared = ["--dataset=synthetic", "--image_size=8", "--network=resnet8", "--epochs=1"]
-    small = ["--train_examples=32", "--batch_size=16", "--slice_shape=12,12,3,3", "--code_size=9"]
-    done = run(
-        f"--model_dir={tmp_path}", *shared, *small, "--methods=bcsg", "--which=conv2$", "--steps=1"
+def test_the_binary_takes_flags(tmp_path):
+    arguments = ["--dataset=synthetic", "--image_size=8", "--network=resnet8", "--epochs=1"]
+    arguments += ["--train_examples=32", "--batch_size=16", "--slice_shape=12,12,3,3"]
+    arguments += ["--code_size=9", "--methods=bcsg", "--which=conv2$", "--steps=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.cifar_csg", f"--model_dir={tmp_path}", *arguments],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=dict(os.environ, CUDA_VISIBLE_DEVICES=""),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "--network=resnet8" in (tmp_path / "flags.txt").read_text()
     assert json.loads((tmp_path / "results.json").read_text())["slices"]["code_size"] == 9
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["steps"] == 1
-    bad = run(f"--model_dir={tmp_path}", "--slice_shape=3,3")
-    assert bad.returncode == 2
-    assert bad.stderr.splitlines()[-1].startswith("cifar_csg: --slice_shape needs four numbers")
+
+
+def test_a_bad_flag_is_refused_with_one_line(tmp_path, capsys):
+    values = flags.FlagValues()
+    cifar_csg.define_flags(values)
+    values(["cifar_csg", f"--model_dir={tmp_path}", "--slice_shape=3,3"])
+    assert cifar_csg.main(["cifar_csg"], values) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("cifar_csg: --slice_shape needs four numbers")

@@ -71,7 +71,7 @@ def browse(folder, page, *flags, scheme="light", quiet=True):
             f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}",
             *flags, file.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
         env={**os.environ, "HOME": str(folder)},
     )  # fmt: skip
     messages = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

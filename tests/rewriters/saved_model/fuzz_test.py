@@ -232,7 +232,7 @@ def _outcomes(copies: list[Path]) -> Iterator[tuple[Path, str, str]]:
                 capture_output=True,
                 cwd=Path(__file__).parents[3],
                 check=False,
-                timeout=300,
+                timeout=900,
             ).stdout
         except subprocess.TimeoutExpired as expired:
             done = expired.stdout or b""
