@@ -12,14 +12,14 @@ from experiments.task import Task
 from tfapprox.errors import UserError
 
 
-def run(task: Task, argv: Sequence[str]) -> int:
+def run(task: Task, argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """Runs the experiment that the flags describe; returns the exit status."""
     logging.set_verbosity(logging.INFO)
     try:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
-        config = config_from_flags(flags.FLAGS)
-        save_flags(flags.FLAGS, config.model_dir)
+        config = config_from_flags(values)
+        save_flags(values, config.model_dir)
         run_experiment(task, config)
     except (UserError, OSError) as error:
         print(f"{task.name}: {error}", file=sys.stderr)

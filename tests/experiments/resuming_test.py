@@ -5,14 +5,14 @@ import random
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
-from experiments import mnist_cnn, mnist_mlp, ptb_lstm
-from experiments.config import ExperimentConfig
+from experiments import binary, mnist_cnn, mnist_mlp, ptb_lstm
+from experiments.config import ExperimentConfig, define_flags
 from experiments.harness import train, training_batches
 from experiments.training_log import RecordFile, merge, tensorboard
 from tfapprox.sampling.settings import Sampling
@@ -24,22 +24,41 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_binary_killed_at_a_random_moment_goes_on_exactly_as_it_would_have(tmp_path):
-    flags = ["--dataset=digits", "--sampling=nps", "--scale=on", "--size=16", "--batch_size=40"]
-    flags += ["--forward_ratio=0.5", "--steps=45", "--checkpoint_steps=3", "--seed=5"]
-    command = [sys.executable, "-m", "experiments.mnist_cnn", *flags]
+# Runs a binary as `python -m` does, and kills it a while after it has written some segments. It
+# does so itself: from outside, a busy machine would let the training end first.
+KILLED = """
+import os, runpy, signal, sys, threading
+from experiments.training_log import RecordFile
 
-    killed = tmp_path / "killed"
-    process = subprocess.Popen([*command, f"--model_dir={killed}"], stderr=subprocess.DEVNULL)
+module, segments, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+append = RecordFile.append
+
+def counted(file, record):
+    append(file, record)
+    if len(file.records) == segments:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+RecordFile.append = counted
+sys.argv = [module, *sys.argv[4:]]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_binary_killed_at_a_random_moment_goes_on_exactly_as_it_would_have(tmp_path):
+    killed, chance = tmp_path / "killed", random.Random(0)
+    given = ["--dataset=digits", "--sampling=nps", "--scale=on", "--size=16", "--batch_size=40"]
+    given += ["--forward_ratio=0.5", "--steps=45", "--checkpoint_steps=3", "--seed=5"]
+    given += [f"--model_dir={killed}"]
+    moment = [str(chance.randint(2, 8)), str(chance.uniform(0, 0.05))]
+    command = [sys.executable, "-c", KILLED, "experiments.mnist_cnn", *moment, *given]
+    done = subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == -signal.SIGKILL
     segments = killed / "segments.jsonl"
-    wanted = random.randint(2, 10)
-    while process.poll() is None and not (segments.exists() and len(read(segments)) >= wanted):
-        time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.2))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
     before = len(read(segments))
-    subprocess.run([*command, f"--model_dir={killed}", "--resume"], check=True)
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["mnist_cnn", *given, "--resume"])
+    assert binary.run(mnist_cnn.TASK, ["mnist_cnn"], values) == 0
 
     fields = {"size": 16, "batch_size": 40, "steps": 45, "checkpoint_steps": 3, "seed": 5}
     own = ExperimentConfig(tmp_path / "whole", sampling=Sampling("nps", 0.5, scale=True), **fields)
