@@ -14,12 +14,14 @@ from tfapprox.accounting.site import Site
 from tfapprox.cli.compress_flags import add_flags
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
+from tfapprox.decompositions.slice_generator import SliceShape
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
 from tfapprox.planning import factorize_plan, make_plan
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.selection.greedy import score_tables
 from tfapprox.selection.problem import Budget, Problem
+from tfapprox.slice_planning import choose_code_size
 
 OPTIONS = CandidateOptions(schemes=(0, 1), slices=(1, 3), rank_multiple=2)
 KINDS = ("params", "macs", "bytes", "latency")
@@ -161,6 +163,56 @@ def test_a_selector_chooses_the_code_size_of_a_generator_or_refuses_with_a_reaso
             assert max(v.error for v in made) <= budget.max_error
     no_choice = ("greedy", "latency", "alds_error", "alds_simple", "svd_error")
     assert (worked > 0) == (name not in no_choice)
+
+
+@pytest.mark.parametrize(
+    ("filters", "made"),
+    [
+        ({}, {1, 2, 3}),
+        ({"include": "conv_[02]"}, {0, 2}),
+        ({"exclude": "conv_2"}, {1, 3}),
+        ({"include": "conv", "exclude": "conv_3"}, {0, 1, 2}),
+    ],
+)
+def test_kernels_are_generated_but_for_the_first_and_those_left_out(filters, made):
+    config = CompressionConfig(
+        Budget("params", max_error=0.5), decompositions=("slice_generator",),
+        candidates=CandidateOptions(slice_shape=(4, 4, 3, 3)), **filters,
+    )  # fmt: skip
+    plan = make_plan(_convolutions(), config, SpectrumCache())
+    assert set(plan.choices) == {f"conv_{i}" for i in made}
+    reasons = {v.site: v.reason for v in plan.verdicts if v.choice is None}
+    for name, reason in reasons.items():
+        first = name == "conv_0" and "include" not in filters
+        assert reason == (
+            "the first convolution" if first else "left out by --include or --exclude"
+        )
+
+
+@pytest.mark.parametrize(
+    ("selector", "budget", "reason"),
+    [
+        ("greedy", Budget("params", keep=0.6), "greedy scores sites one by one"),
+        ("latency", Budget("params", keep=0.6), "latency saves time"),
+        ("alds", Budget("macs", keep=0.6), "saves parameters, no multiply-adds"),
+        ("alds", Budget("latency", limit=1e6), "saves parameters, no multiply-adds"),
+    ],
+)
+def test_a_generator_says_what_it_does_not_save_and_who_can_not_choose(selector, budget, reason):
+    inspection, shape = _convolutions(), SliceShape(4, 4, 3, 3)
+    with pytest.raises(UserError, match=reason):
+        choose_code_size(inspection.sites, shape, budget, inspection, registry.SELECTORS[selector])
+
+
+def test_evbmf_s_settings_reach_the_code_size():
+    options = CandidateOptions(slice_shape=(4, 4, 3, 3))
+    config = CompressionConfig(
+        Budget("params", keep=0.9), "evbmf", ("slice_generator",), candidates=options
+    )
+    for setting, size in (({"evbmf_floor": 7}, 7), ({"evbmf_weakening": 2.0}, 6)):
+        given = dataclasses.replace(config, **setting)
+        plan = make_plan(_convolutions(), given, SpectrumCache())
+        assert {c.settings["code_size"] for c in plan.choices.values()} == {size}
 
 
 def test_on_one_shared_curve_alds_takes_the_longest_codes_that_the_budget_admits():

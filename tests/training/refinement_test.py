@@ -11,10 +11,12 @@ from tensorflow import keras
 from tfapprox import Budget, CandidateOptions, CompressionConfig, UserError
 from tfapprox.compression import compress_model, compress_saved_model
 from tfapprox.report.report import Report
+from tfapprox.rewriters.flat_graph import FlatGraph
 from tfapprox.rewriters.saved_model.files import SavedModelFiles
 from tfapprox.rewriters.saved_model.flattening import flatten
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.training.distillation_config import DistillationConfig
+from tfapprox.training.refinement import refine
 
 CONFIG = CompressionConfig(
     Budget("macs", keep=0.4),
@@ -90,6 +92,39 @@ def test_the_flat_graph_gives_what_the_signature_gives(saved):
     flat = flatten(saved, "serving_default", ("serve",))
     outputs = flat.runner(list(flat.outputs.values()))({"image": x})
     np.testing.assert_allclose(outputs["0000"], _run(saved, x), rtol=1e-4, atol=1e-5)
+
+
+def _two_products(a, b):
+    """Returns relu(x a) b as a flat graph, the same one for any values."""
+    variables = {"a": tf.Variable(a, name="a"), "b": tf.Variable(b, name="b")}
+
+    def build():
+        x = tf.compat.v1.placeholder(tf.float32, [None, 8], "x")
+        h = tf.nn.relu(tf.matmul(x, variables["a"]), name="relu")
+        return {"x": x}, {"y": tf.matmul(h, variables["b"], name="end")}
+
+    return FlatGraph(build, variables)
+
+
+def test_a_block_makes_up_for_what_the_ones_before_it_lost():
+    """The second product is exact: on what the original hands on, nothing is to be learnt."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((8, 8)).astype("f4") for _ in range(2))
+    teacher, student = _two_products(a, b), _two_products(0.5 * a, b)
+    batches = [{"x": rng.standard_normal((32, 8)).astype("f4")} for _ in range(4)]
+    config = DistillationConfig(200, learning_rate=0.05)
+    (block,) = refine(student, teacher, {"b"}, batches, config)
+    assert block.training.error_before == pytest.approx(0.5, abs=1e-3)
+    assert block.training.error_after < 0.1
+
+
+def test_what_can_not_be_refined_is_refused():
+    eye = np.eye(8, dtype="f4")
+    graph, batches = _two_products(eye, eye), [{"x": eye}, {"x": eye}]
+    with pytest.raises(UserError, match="leave the distribution strategy out"):
+        refine(graph, graph, {"b"}, batches, DistillationConfig(1, strategy="mirrored"))
+    with pytest.raises(UserError, match="leave out --refine_steps"):
+        refine(graph, graph, set(), batches, DistillationConfig(1))
 
 
 def test_a_killed_refinement_goes_on_and_ends_with_the_same_factors(saved, tmp_path):

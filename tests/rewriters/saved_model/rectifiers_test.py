@@ -82,16 +82,22 @@ def test_what_is_no_relu_of_the_site_alone_is_not_taken_for_one(after, tmp_path)
     assert _found(tmp_path, after)[0] is None
 
 
-def test_a_shared_kernel_has_one_only_if_all_uses_agree(tmp_path):
+@pytest.mark.parametrize(
+    ("first", "agrees"),
+    [
+        (tf.nn.relu, True),
+        (lambda y: tf.nn.relu(y + BIAS), False),
+        (lambda y: tf.nn.relu(2 * y), False),
+        (tf.nn.relu6, False),
+    ],
+    ids=["alike", "another bias", "another scale", "another top"],
+)
+def test_a_shared_kernel_has_one_only_if_all_uses_agree(first, agrees, tmp_path):
     kernel = tf.Variable(weights(6, 6), name="kernel")
 
-    def alike(x):
-        return {"y": tf.nn.relu(tf.matmul(tf.nn.relu(tf.matmul(x, kernel)), kernel))}
+    def function(x):
+        return {"y": tf.nn.relu(tf.matmul(first(tf.matmul(x, kernel)), kernel))}
 
-    def unlike(x):
-        return {"y": tf.nn.relu(tf.matmul(tf.nn.relu(tf.matmul(x, kernel) + BIAS), kernel))}
-
-    for name, function, found in (("alike", alike, True), ("unlike", unlike, False)):
-        export(tmp_path / name, function, {"x": activations(4, 6)}, {"kernel": kernel})
-        (used,) = open_saved_model(tmp_path / name).kernels
-        assert (rectifier_behind(used) is not None) == found
+    export(tmp_path / "model", function, {"x": activations(4, 6)}, {"kernel": kernel})
+    (used,) = open_saved_model(tmp_path / "model").kernels
+    assert (rectifier_behind(used) is not None) == agrees
