@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tfapprox import registry
 from tfapprox.cli.compress import make_config
 from tfapprox.cli.parser import parse
 from tfapprox.config import CompressionConfig
@@ -39,6 +40,11 @@ def test_every_flag_reaches_its_setting():
         seed=7,
     )
     assert config_of("--max_error=0.1").budget == Budget("macs", max_error=0.1)
+
+
+def test_all_decompositions_may_be_named_at_once():
+    config = config_of("--keep_macs=0.5", "--decompositions=all")
+    assert config.decompositions == tuple(registry.DECOMPOSITIONS)
 
 
 def test_latency_is_a_budget_and_an_objective():

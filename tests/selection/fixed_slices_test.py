@@ -49,7 +49,7 @@ def test_slices_that_nobody_offers_are_refused():
     selector = FixedSlicesSelector("alds_error", 3, select_alds)
     with pytest.raises(UserError, match="3 channel slices, the tables have 1; offer more with"):
         _taken(selector, _table("a", (1,)))
-    with pytest.raises(UserError, match="the tables have none"):
+    with pytest.raises(UserError, match="have none; add svd to --decompositions"):
         _taken(selector, _table("a", ()))
 
 

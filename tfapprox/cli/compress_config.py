@@ -15,6 +15,7 @@ from tfapprox.training.distillation_config import DistillationConfig
 # Flags that make a plan, with what they are called in a config; a given plan has
 # already settled them, so the two are refused together.
 _PLANNING_FLAGS = ("selector", "decompositions", "metric", "include", "exclude")
+ALL = "all"  # in the place of every name of a decomposition
 _EVBMF_FLAGS = ("evbmf_weakening", "evbmf_floor")
 _KEPT: tuple[CostKind, ...] = ("macs", "params", "bytes", "latency")
 _TRAINING_FLAGS = {
@@ -123,6 +124,10 @@ def make_config(args: argparse.Namespace) -> CompressionConfig:
         budget = Budget(kind, keep=ratio)
     named = (*_PLANNING_FLAGS, *_EVBMF_FLAGS)
     given = {f: getattr(args, f) for f in named if getattr(args, f) is not None}
+    if given.get("decompositions") == (ALL,):
+        from tfapprox import registry
+
+        given["decompositions"] = tuple(registry.DECOMPOSITIONS)
     options = {f: getattr(args, f) for f in _CANDIDATE_FLAGS if getattr(args, f) is not None}
     return CompressionConfig(
         budget,

@@ -61,7 +61,7 @@ def _add_budget_flags(group: argparse._MutuallyExclusiveGroup) -> None:
         type=float,
         metavar="E",
         help="spend as few MACs (with --objective=latency: as little time) as a relative "
-        "error E of every kernel allows",
+        "error E of every kernel (of greedy: a loss E of accuracy by every site alone) allows",
     )
 
 

@@ -20,7 +20,8 @@ def add_method_flags(group: argparse._ArgumentGroup) -> None:
         "--decompositions",
         type=flags.names,
         metavar="NAME,...",
-        help=f"methods to try: {', '.join(registry.DECOMPOSITIONS)} (default: svd); or, alone, "
+        help=f"methods to try: {', '.join(registry.DECOMPOSITIONS)} (default: svd), or all, which "
+        "takes longer and finds the best for each site; or, alone, "
         f"{slices.NAME}, which makes all kernels from one matrix at load, or {sampling.NAME}, "
         "which multiplies sampled column-row pairs only",
     )

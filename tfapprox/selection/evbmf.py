@@ -107,8 +107,9 @@ class EvbmfSelector:
         floor = float(fixed + sum(ladder.costs[-1] for ladder in ladders)) / whole
         raise InfeasibleBudgetError(
             f"keeping {problem.budget.keep:g} of the {COST_WORDS[kind]} is out of reach of evbmf: "
-            f"{np.ceil(floor * 1e4) / 1e4:.4f} is the least; sites in which it finds only noise "
-            f"stay dense; ask for more, lower --rank_multiple, or use --selector=alds",
+            f"{np.ceil(floor * 1e4) / 1e4:.4f} is the least; sites in which it finds only noise, "
+            f"or for which svd and tucker2 are not tried, stay dense; ask for more, "
+            f"lower --rank_multiple, or use --selector=alds",
             floor,
         )
 

@@ -37,10 +37,11 @@ class FixedSlicesSelector:
         """
         offered = {k for table in problem.tables for k in _slices(table)}
         if not offered or (self.slices > 1 and offered == {1}):
+            way_out = "offer more with --slices" if offered else "add svd to --decompositions"
             raise UserError(
                 f"selector {self.name} needs svd candidates with {self.slices} channel slices, "
                 f"the tables have {', '.join(map(str, sorted(offered))) or 'none'}; "
-                f"offer more with --slices, or use --selector=alds"
+                f"{way_out}, or use --selector=alds"
             )
         kept = {table.site: self._rows(table) for table in problem.tables}
         tables = tuple(table.take(kept[table.site]) for table in problem.tables)
