@@ -1,7 +1,9 @@
-"""Settings of the whole suite: hypothesis repeats itself; TensorFlow keeps quiet."""
+"""Settings of the whole suite: what is drawn is drawn again; TensorFlow keeps quiet."""
 
 import os
+import random
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -12,6 +14,13 @@ settings.register_profile(
 )
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """No test depends on those before it: Keras draws the seeds of initial weights here."""
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture
