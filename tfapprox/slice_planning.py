@@ -23,10 +23,11 @@ from tfapprox.decompositions.generated import (
     usual_shape,
 )
 from tfapprox.decompositions.slice_generator import SliceShape, shared_curve
-from tfapprox.errors import UserError
+from tfapprox.errors import InfeasibleBudgetError, UserError
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.evbmf import EvbmfSelector
+from tfapprox.selection.frontier import COST_WORDS
 from tfapprox.selection.greedy import select_greedy
 from tfapprox.selection.latency import select_latency
 from tfapprox.selection.problem import Budget, CandidateTable, Problem, Selector
@@ -101,7 +102,18 @@ def choose_code_size(
     if budget.max_error is not None and budget.kind not in _SAVED:
         budget = dataclasses.replace(budget, kind="params")
     fixed = inspection.cost - table.dense
-    row = selector(Problem((table,), budget.relative_to(inspection.cost), fixed)).rows[ALL]
+    problem = Problem((table,), budget.relative_to(inspection.cost), fixed)
+    try:
+        row = selector(problem).rows[ALL]
+    except InfeasibleBudgetError as error:
+        least = np.ceil(error.floor * 1e4) / 1e4
+        raise InfeasibleBudgetError(
+            f"keeping {problem.budget.keep:g} of the {COST_WORDS[budget.kind]} is out of reach: "
+            f"{least:.4f} is the least that these kernels and slices can reach; ask for "
+            f"--keep_{budget.kind} {least:.4f} or more, admit more kernels (--include), or give "
+            "another --slice_shape",
+            error.floor,
+        ) from error
     if row is None and budget.max_error is not None:
         row = int(np.argmax(table.error <= max(budget.max_error, _LEAST_ERROR)))
     if row is None:

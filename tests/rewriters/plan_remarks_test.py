@@ -1,5 +1,6 @@
 """A last layer that is cut to next to nothing is told of, with the way out."""
 
+import dataclasses
 import re
 
 import pytest
@@ -35,6 +36,31 @@ def test_the_last_site_is_told_of_where_its_rank_is_far_below_the_kernel_s(shape
     assert len(remarks) == starved
     if starved:
         assert f"rank {rank} (error 0.5)" in remarks[0] and "\n" not in remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rank"),
+    [
+        ({"slices": 4, "rank": 1}, None),
+        ({"slices": 2, "rank": 1}, 2),
+        ({"groups_in": 16, "groups_out": 2, "rank": 1}, None),
+        ({"groups_in": 1, "groups_out": 2, "rank_in": 1, "rank_out": 2}, 2),
+    ],
+)
+def test_ranks_of_slices_and_clusters_add_up(settings, rank):
+    verdict = dataclasses.replace(
+        _verdict("head", (1, 1, 64, 10), 1), choice=Configuration("any", settings)
+    )
+    remarks = plan_remarks(Plan((verdict,)))
+    assert len(remarks) == (rank is not None)
+    assert all(f"by rank {rank} (" in remark for remark in remarks)
+
+
+def test_data_that_were_given_are_not_asked_for():
+    verdicts = (_verdict("head", (1, 1, 64, 10), 1),)
+    (without,) = plan_remarks(Plan(verdicts))
+    (fitted,) = plan_remarks(Plan(verdicts, {"calibration_data": "digest"}))
+    assert "--calibration_data" in without and "--calibration_data" not in fitted
 
 
 def test_a_site_that_others_follow_is_not_told_of():

@@ -6,6 +6,7 @@ import re
 from tfapprox.rewriters.plan import Plan
 
 _SHARE = 0.25  # of the full rank: with less, outputs become mixtures of a few numbers
+_BLOCKS = ("slices", "groups_in", "groups_out")
 
 
 def plan_remarks(plan: Plan) -> tuple[str, ...]:
@@ -18,12 +19,16 @@ def plan_remarks(plan: Plan) -> tuple[str, ...]:
     last = plan.verdicts[-1] if plan.verdicts else None
     if last is None or last.choice is None:
         return ()
-    ranks = [size for name, size in last.choice.settings.items() if name.startswith("rank")]
+    settings = last.choice.settings
+    ranks = [size for name, size in settings.items() if name.startswith("rank")]
     *taps, outputs = last.kernel_shape
-    if not ranks or min(ranks) > _SHARE * min(math.prod(taps), outputs):
+    # Every slice or pair of clusters has ranks of its own, which add up.
+    rank = min(ranks, default=0) * math.prod(settings.get(name, 1) for name in _BLOCKS)
+    if not ranks or rank > _SHARE * min(math.prod(taps), outputs):
         return ()
+    way_out = "" if "calibration_data" in plan.settings else " or give --calibration_data"
     return (
-        f"{last.site}, the last site, tells its {outputs} outputs apart by rank {min(ranks)} "
+        f"{last.site}, the last site, tells its {outputs} outputs apart by rank {rank} "
         f"(error {last.error:.2g}), and none behind it makes up for that: if answers suffer, "
-        f"leave it dense (--exclude '^{re.escape(last.site)}$') or give --calibration_data",
+        f"leave it dense (--exclude '^{re.escape(last.site)}$'){way_out}",
     )
