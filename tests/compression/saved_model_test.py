@@ -113,6 +113,20 @@ def test_settings_of_the_wrong_kind_are_refused(settings, complaint):
         dataclasses.replace(HALF, **settings)
 
 
+def test_data_that_the_model_does_not_take_are_refused_with_both_shapes(keras_model):
+    x, labels = np.zeros((40, 12, 12, 3), np.float32), np.zeros(40, np.int64)
+    with pytest.raises(UserError, match=r"without labels.*\(1,\)"):
+        compress_model(keras_model, HALF, calibration_data=[(x, labels)])
+    for name in ("inputs", "calibration_data"):
+        with pytest.raises(UserError, match=rf"^{name}: .*\(None, 12, 12, 3\).*12, 12, 1\)"):
+            compress_model(keras_model, HALF, **{name: x[..., :1]})
+
+
+def test_a_keras_model_in_the_place_of_a_directory_is_refused(keras_model, tmp_path):
+    with pytest.raises(UserError, match="got Sequential; compress_model takes Keras models"):
+        compress_saved_model(keras_model, tmp_path / "small", HALF)
+
+
 def test_a_budget_that_is_no_number_is_refused():
     with pytest.raises(UserError, match=r"keep must be a number, got '0.5'"):
         Budget("macs", keep="0.5")

@@ -156,6 +156,10 @@ def test_user_mistakes_are_named():
     model = small_model()
     with pytest.raises(UserError, match=r"no convolution of model .* 'nowhere'"):
         generate_slices(model, SLICES, 6, "nowhere")
+    with pytest.raises(UserError, match="no input shape yet"):
+        generate_slices(keras.Sequential([layers.Conv2D(8, 3)]), SLICES, 6)
+    with pytest.raises(UserError, match="got the layer Conv2D"):
+        strip_slices(layers.Conv2D(8, 3))
     with pytest.raises(UserError, match=r"four numbers .*\(4, 4, 3\)"):
         generate_slices(model, (4, 4, 3), 6)
     with pytest.raises(UserError, match="has no slice-generated convolution"):

@@ -178,6 +178,8 @@ def test_impossible_settings_are_refused(arguments, message):
 def test_data_that_are_no_function_of_the_epoch_are_refused():
     with pytest.raises(UserError, match=r"train=lambda epoch: data"):
         dataclasses.replace(DATA, train=DATA.valid)
+    with pytest.raises(UserError, match=r"valid=\.\.\.\) must be batches"):
+        dataclasses.replace(DATA, valid=(np.zeros((4, 2)), np.zeros(4)))
 
 
 def test_a_model_without_accuracy_is_refused(tmp_path):

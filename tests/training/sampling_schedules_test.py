@@ -61,6 +61,10 @@ def test_a_new_ratio_reaches_the_compiled_train_step():
 def test_a_ratio_in_the_place_of_a_schedule_is_refused():
     with pytest.raises(UserError, match=r"constant\(0.5\) stays there"):
         SamplingSchedule(0.5)
+    with pytest.raises(UserError, match="steps=0"):
+        warm_up(0.5, 3, steps=0)
+    with pytest.raises(UserError, match="is not a regular expression"):
+        SamplingSchedule({"(": constant(0.5)})
 
 
 def test_a_schedule_for_no_layer_is_refused():

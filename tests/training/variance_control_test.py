@@ -58,6 +58,8 @@ def test_measuring_leaves_the_settings_and_the_weights_alone():
 def test_one_batch_and_models_without_sampled_layers_are_refused():
     with pytest.raises(UserError, match="two batches"):
         VarianceControlledSampling(batches(1))
+    with pytest.raises(UserError, match=r"batches \(x, y\)"):
+        VarianceControlledSampling(batches(1)[0])
     with pytest.raises(UserError, match="positive"):
         VarianceControl(tau=0)
     model = keras.Sequential([keras.Input((40,)), keras.layers.Dense(2)])

@@ -67,7 +67,7 @@ def compress_model(
     """
     from tfapprox.rewriters.keras_inspection import inspect_keras_model
     from tfapprox.rewriters.keras_model import rewrite_keras_model
-    from tfapprox.rewriters.keras_probe import batches_of, head_of
+    from tfapprox.rewriters.keras_probe import batches_of, check_batch, head_of
     from tfapprox.rewriters.keras_pruning import prune, pruning_of
     from tfapprox.rewriters.verify_keras import verify_keras_model
     from tfapprox.training.distill_keras_model import distill_keras_model
@@ -80,7 +80,10 @@ def compress_model(
     with clock("reading"):
         inspection = inspect_keras_model(model)
     calibration: Calibration | None = None
+    if inputs is not None:
+        check_batch(model, inputs, "inputs")
     if calibration_data is not None:
+        check_batch(model, head_of(calibration_data, 1), "calibration_data")
         inputs = head_of(calibration_data, _COMPARED) if inputs is None else inputs
         if config.calibrates and not config.pruning:
             with clock("calibrating"):

@@ -71,6 +71,7 @@ def plan_saved_model(
     from tfapprox.rewriters.saved_model import open_saved_model
 
     check_config(config)
+    _check_path(source)
     progress("reading the model", 0, 0)
     data = open_data(calibration_data, source, tags, signature)
     inputs = _or_head(inputs, data)
@@ -156,6 +157,7 @@ def compress_saved_model(
       VerificationError: the result, read back, is not what it should be.
     """
     check_config(config)
+    _check_path(source)
     if (refinement or distillation) is not None and calibration_data is None:
         raise UserError("refinement and distillation train on calibration data: give some")
     data = open_data(calibration_data, source, tags, signature)
@@ -174,6 +176,14 @@ def compress_saved_model(
         except SlowerError as slower:
             plan, note = with_fewer_sites(slower)
             notes.append(note)
+
+
+def _check_path(source: object) -> None:
+    if not isinstance(source, str | PathLike):
+        raise UserError(
+            f"source must be the directory of a SavedModel, got {type(source).__name__}; "
+            "compress_model takes Keras models"
+        )
 
 
 def _attempt(

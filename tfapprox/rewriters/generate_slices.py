@@ -17,8 +17,8 @@ from tfapprox.layers.slice_generated_conv1d import SliceGeneratedConv1D
 from tfapprox.layers.slice_generated_conv2d import SliceGeneratedConv2D
 from tfapprox.layers.slice_generator import SliceGenerator
 from tfapprox.rewriters.keras_graph import (
+    check_graph_model,
     first_argument,
-    flavour_of,
     layers_by_path,
     nodes_of,
 )
@@ -194,9 +194,10 @@ def generator_of(model: Any, layer: SliceGeneratedConv2D) -> Any:
 
 
 def _check_flavour(model: Any) -> None:
-    if flavour_of(model).layers.Layer is not keras.layers.Layer:
+    flavour = check_graph_model(model)
+    if flavour.layers.Layer is not keras.layers.Layer:
         raise UserError(
-            f"model {model.name!r} is built with {flavour_of(model).__name__}, tensorflow.keras is "
+            f"model {model.name!r} is built with {flavour.__name__}, tensorflow.keras is "
             "the other Keras here; set TF_USE_LEGACY_KERAS=1 for tf_keras, unset it for Keras 3"
         )
 

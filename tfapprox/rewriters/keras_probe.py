@@ -138,6 +138,34 @@ def head_of(data: Any, examples: int) -> Any:
     return tf.nest.map_structure(lambda *xs: np.concatenate(xs)[:examples], *parts)
 
 
+def check_batch(model: Any, batch: Any, name: str) -> None:
+    """Refuses a batch that the model does not take, labels beside the inputs above all.
+
+    Args:
+      name: of the argument, for the message.
+
+    Raises:
+      UserError: with the shapes that were found and those that are wanted.
+    """
+    found = [tuple(getattr(x, "shape", np.shape(x))) for x in tf.nest.flatten(batch)]
+    wanted = [tuple(x.shape) for x in model.inputs]
+    known = len(wanted) == 1 or not isinstance(batch, dict)  # a dict has an order of its own
+    if len(found) == len(wanted) and (not known or all(map(_admits, wanted, found))):
+        return
+    labels = " (inputs alone, without labels)" if len(found) > len(wanted) else ""
+    raise UserError(
+        f"{name}: model {model.name!r} takes shapes {wanted}{labels}, got {found} a batch"
+    )
+
+
+def _admits(wanted: tuple, found: tuple) -> bool:
+    if len(found) == len(wanted) - 1 and wanted[-1] == 1:
+        return True  # Keras adds such an axis
+    return len(found) == len(wanted) and all(
+        a is None or a == b for a, b in zip(wanted[1:], found[1:], strict=True)
+    )
+
+
 class _Restarted:
     def __init__(self, start: Callable[[], Iterable[Any]]):
         self._start = start

@@ -23,8 +23,8 @@ class RetrainData:
     Attributes:
       train: from the number of an epoch to its data, so that the order of examples
         follows from the epoch and a resumed run equals one that was not interrupted.
-      valid: decides which epoch is kept.
-      test: only reported.
+      valid: batches (x, y); decides which epoch is kept.
+      test: likewise, only reported.
     """
 
     train: Callable[[int], Any]
@@ -37,6 +37,12 @@ class RetrainData:
                 "RetrainData(train=...) must be a function from the number of an epoch to its "
                 f"data, got {type(self.train).__name__}: write train=lambda epoch: data"
             )
+        for name in ("valid", "test"):
+            if isinstance(getattr(self, name), tuple):
+                raise UserError(
+                    f"RetrainData({name}=...) must be batches, got a tuple: write "
+                    "tf.data.Dataset.from_tensor_slices((x, y)).batch(32)"
+                )
 
 
 class BestEpochTraining:

@@ -189,7 +189,7 @@ def fit_with_decomposition(
     check_trainable(model)
     if not isinstance(settings, DecomposeInTraining):
         raise UserError(
-            f"settings must be a DecomposeInTraining, got {settings!r}: write "
+            f"settings must be a DecomposeInTraining, got a {type(settings).__name__}: write "
             "DecomposeInTraining(at_epoch=1)"
         )
     if settings.at_epoch is not None and settings.at_epoch < epochs:

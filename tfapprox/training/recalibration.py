@@ -17,7 +17,7 @@ def recalibrate_batch_norm(model: Any, batches: Iterable[Any]) -> None:
 
     Args:
       model: with sampled layers.
-      batches: of inputs, not empty if the model has batch normalization.
+      batches: of inputs, without labels; not empty if the model has batch normalization.
     """
     norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     if not norms:

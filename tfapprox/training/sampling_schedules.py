@@ -25,7 +25,12 @@ def warm_up(ratio: float, epochs: int, start: float = 1.0, steps: int = 4) -> Sc
 
     Args:
       epochs: when `ratio` is reached; 0 starts there.
+
+    Raises:
+      UserError: fewer than one stair.
     """
+    if steps < 1:
+        raise UserError(f"a warm-up needs at least one stair, got steps={steps}")
 
     def schedule(epoch: int) -> float:
         if epoch >= epochs:
@@ -54,7 +59,11 @@ class SamplingSchedule(keras.callbacks.Callback):
     def __init__(self, schedules: Schedule | Mapping[str, Schedule]):
         super().__init__()
         self._schedules = schedules if isinstance(schedules, Mapping) else {"": schedules}
-        for schedule in self._schedules.values():
+        for pattern, schedule in self._schedules.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"{pattern!r} is not a regular expression: {error}") from error
             if not callable(schedule):
                 raise UserError(
                     "a schedule must be a function from the epoch to a ratio, got "

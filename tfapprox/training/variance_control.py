@@ -61,6 +61,8 @@ class VarianceControlledSampling(keras.callbacks.Callback):
         self.history: list[dict[str, float]] = []
         if len(self._batches) < 2:
             raise UserError(f"variance control needs two batches, got {len(self._batches)}")
+        if not all(isinstance(batch, tuple | list) and len(batch) == 2 for batch in self._batches):
+            raise UserError("variance control needs batches (x, y), e.g. [(x1, y1), (x2, y2)]")
 
     def on_train_begin(self, logs: Any = None) -> None:
         if not sampled_layers(self.model):
