@@ -204,6 +204,18 @@ def test_a_generator_says_what_it_does_not_save_and_who_can_not_choose(selector,
         choose_code_size(inspection.sites, shape, budget, inspection, registry.SELECTORS[selector])
 
 
+def test_a_bound_on_the_error_means_the_same_for_every_kind_of_cost():
+    inspection, shape = _convolutions(), SliceShape(4, 4, 3, 3)
+    sizes = {
+        choose_code_size(
+            inspection.sites, shape, Budget(kind, max_error=0.4), inspection,
+            registry.SELECTORS["alds"],
+        )
+        for kind in KINDS
+    }  # fmt: skip
+    assert len(sizes) == 1
+
+
 def test_evbmf_s_settings_reach_the_code_size():
     options = CandidateOptions(slice_shape=(4, 4, 3, 3))
     config = CompressionConfig(
