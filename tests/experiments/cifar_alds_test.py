@@ -52,25 +52,30 @@ def parse(*arguments):
     return cifar_alds.experiment_from_flags(values)
 
 
-def test_methods_share_the_dense_training_and_leave_results(tiny_network, tmp_path):
-    experiment = parse(f"--model_dir={tmp_path}", *TINY)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the dense network is trained by whichever test comes first."""
+    return tmp_path_factory.mktemp("alds")
+
+
+def test_methods_share_the_dense_training_and_leave_results(tiny_network, folder):
+    experiment = parse(f"--model_dir={folder}", *TINY)
     rows = run_experiment(experiment)
     assert [row.method for row in rows] == ["dense", "alds", "svd"]
     assert all(row.params_ratio <= row.keep for row in rows)
-    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 3
-    assert (tmp_path / "results.png").exists() and "| alds |" in (
-        tmp_path / "results.md"
-    ).read_text()
-    with CcSession(str(tmp_path / "0" / "alds-chosen")) as session:
+    assert len(json.loads((folder / "results.json").read_text())["rows"]) == 3
+    assert (folder / "results.png").exists()
+    assert "| alds |" in (folder / "results.md").read_text()
+    with CcSession(str(folder / "0" / "alds-chosen")) as session:
         (logits,) = session.run({"inputs": np.zeros((1, 16, 16, 3), "float32")}).values()
     assert logits.shape == (1, 10)
 
 
 @pytest.mark.parametrize("mode", ["compress_only", "iterative"])
-def test_every_baseline_reaches_the_ratio(mode, tiny_network, tmp_path):
+def test_every_baseline_reaches_the_ratio(mode, tiny_network, folder):
     methods = ["pca", "messi", "alds_simple", "ft", "pfp"] if mode == "compress_only" else ["pfp"]
     experiment = parse(
-        f"--model_dir={tmp_path}",
+        f"--model_dir={folder}",
         *TINY[:-2],
         f"--methods={','.join(methods)}",
         f"--mode={mode}",
