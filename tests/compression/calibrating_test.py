@@ -147,6 +147,13 @@ def test_sites_in_nested_functions_and_loops_are_calibrated(name, kind, tmp_path
     assert _error(fitted, want) < 0.6 * _error(blind, want)
 
 
+def test_data_that_are_not_finite_are_refused(saved):
+    images = _images(8)
+    images[3, 2, 1] = np.nan
+    with pytest.raises(UserError, match="not finite on the calibration data"):
+        plan_saved_model(saved, HALF, calibration_data={"image": images})
+
+
 def test_metrics_of_the_data_are_refused_without_data(saved, tmp_path):
     config = dataclasses.replace(HALF, metric="covariance")
     with pytest.raises(UserError, match="metric covariance needs calibration data"):

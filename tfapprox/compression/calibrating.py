@@ -113,7 +113,8 @@ def calibrate(
     """Runs all batches through the original and returns the moments of its sites.
 
     Raises:
-      UserError: no site that takes part can be observed, or none is executed.
+      UserError: no site that takes part can be observed, none is executed, or data are
+        not finite.
     """
     admitted = [s for s in inspection.sites if config.admits(s.name)]
     watched = [site for site in admitted if site.name not in target.unwatched]
@@ -126,6 +127,7 @@ def calibrate(
             collector.start_run()
             probe.run(batch)
         moments = collector.moments(uncentred)
+        _require_finite(moments)
         sensitivities = {}
         if config.needs_sensitivities:
             trial = SensitivityTrial(watched, moments)
@@ -167,6 +169,16 @@ def calibrate(
         executed = [site for site in watched if site.name in moments]
         squares = target.gradients(executed, _one_by_one(target.head(EXAMPLES)))
     return Calibration(target, moments, sensitivities, tuple(notes), squares)
+
+
+def _require_finite(moments: Mapping[str, Moments]) -> None:
+    for name, own in moments.items():
+        moment = own.outputs if own.inputs is None else own.inputs
+        if moment is not None and not np.isfinite(np.diag(moment)).all():
+            raise UserError(
+                f"{name}: its inputs are not finite on the calibration data; look for NaN and "
+                "infinity in the data and in what the model makes of them"
+            )
 
 
 def _one_by_one(batch: Any) -> list[Any]:

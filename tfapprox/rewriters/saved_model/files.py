@@ -117,7 +117,9 @@ def _read_proto(path: Path) -> saved_model_pb2.SavedModel:
     if not path.exists():
         raise UserError(f"no such directory: {path}")
     if not path.is_dir():
-        raise UserError(f"{path} is a file; name the directory of a SavedModel")
+        raise UserError(
+            f"{path} is a file; name the directory of a SavedModel, which model.export writes"
+        )
     if not binary.is_file() and not text.is_file():
         raise UserError(f"{path} is not a SavedModel: it has no saved_model.pb{_hint(path)}")
     proto = saved_model_pb2.SavedModel()
