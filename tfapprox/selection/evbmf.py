@@ -52,8 +52,8 @@ class EvbmfSelector:
             raise UserError("selector evbmf needs a keep ratio; with max_error use --selector=alds")
         if not any(any(table.noise_ranks) for table in problem.tables):
             raise UserError(
-                "selector evbmf needs candidates of svd with --slices=1 or of tucker2, "
-                "the tables have none"
+                "selector evbmf needs candidates of svd with --slices=1 or of tucker2, in a metric "
+                "without calibration data (leave out --metric); the tables have none"
             )
         ladders = [self._ladder(table, problem.budget.kind) for table in problem.tables]
         factor = self._largest_factor(ladders, problem)
