@@ -57,7 +57,9 @@ def trained(seed=0):
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.2, momentum=0.9), loss, metrics=["accuracy"])
+    sgd = keras.optimizers.SGD(0.2, momentum=0.9)
+    # XLA would compile each of many short trainings anew.
+    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
     model.fit(epoch_data(0), verbose=0, shuffle=False)
     return model
 
