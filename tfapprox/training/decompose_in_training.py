@@ -16,7 +16,6 @@ References:
 import dataclasses
 import itertools
 import logging
-import numbers
 import pathlib
 import re
 from typing import Any
@@ -63,7 +62,7 @@ class DecomposeInTraining:
     def __post_init__(self):
         for name in ("at_epoch", "reconstruct_at"):
             epoch = getattr(self, name)
-            if epoch is not None and not (isinstance(epoch, numbers.Integral) and epoch >= 0):
+            if epoch is not None and not (isinstance(epoch, int) and epoch >= 0):
                 raise UserError(
                     f"{name} must be the number of an epoch, counted from 0, got {epoch!r}"
                 )
