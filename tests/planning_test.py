@@ -8,7 +8,8 @@ import pytest
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.geometry import Geometry
 from tfapprox.accounting.site import Site
-from tfapprox.calibration.weights import DiagonalWeight
+from tfapprox.calibration.moments import MomentAccumulator
+from tfapprox.calibration.weights import CovarianceWeight, DiagonalWeight
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
@@ -59,6 +60,21 @@ def test_planning_foresees_the_cost_of_the_built_stages(inspection):
     planned = make_plan(inspection, HALF, spectra)
     built, _ = factorize_plan(inspection, planned, spectra)
     assert [v.after for v in planned.verdicts] == [v.after for v in built.verdicts]
+
+
+def test_a_site_of_which_only_outputs_are_known_keeps_the_error_foreseen():
+    site, rng = _site("head", 1, 1, 32, 24), np.random.default_rng(1)
+    rows = rng.standard_normal((200, 32)) @ rng.standard_normal((32, 32))
+    known = {}
+    for keeps_inputs in (True, False):
+        moments = MomentAccumulator(site.kernel, keeps_inputs)
+        moments.add(rows)
+        weight = CovarianceWeight(moments.finish(shrinkage=0.0))
+        one = Inspection((dataclasses.replace(site, weight=weight),), (), 768, 3072)
+        plan = make_plan(one, CompressionConfig(Budget("macs", keep=0.7)), SpectrumCache())
+        known[keeps_inputs] = factorize_plan(one, plan, SpectrumCache())[0].verdicts[0]
+    assert known[False].choice == known[True].choice is not None
+    assert known[False].error == pytest.approx(known[True].error, rel=1e-3)
 
 
 def test_tables_offered_once_serve_every_budget(inspection):

@@ -186,7 +186,7 @@ def factorize_plan(
         with threads_for(site):
             built = joint.get(site.name) or factorize(site, verdict.choice, spectra)
         factorizations[site.name] = built
-        if site.weight is not None:
+        if site.weight is not None and _can_measure(site, plan):
             verdict = dataclasses.replace(verdict, error=_error(site, built, plan))
         after = built.cost(site.geometries)
         verdicts.append(
@@ -246,6 +246,16 @@ def _candidates(
         table = dataclasses.replace(table, error=table.error * site.weight.sensitivity, norm=1.0)
     spectra.trim(site, table.configurations)
     return table
+
+
+def _can_measure(site: Site, plan: Plan) -> bool:
+    """Says whether an error in the plan's metric can be told from the built kernel.
+
+    Where data know only the outputs' moment it can't, but the error foreseen is exact there.
+    """
+    blind = site.weight is not None and site.weight.inputs is None
+    outputs_only = blind and site.weight is not None and site.weight.outputs is not None
+    return not (outputs_only and plan.settings.get("metric", "covariance") in WEIGHTED_METRICS)
 
 
 def _error(site: Site, built: Factorization, plan: Plan) -> float:
