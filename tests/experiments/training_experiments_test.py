@@ -115,9 +115,7 @@ def test_a_folder_that_can_t_be_written_is_one_line(tmp_path, capsys):
     values = flags.FlagValues()
     define_flags(values)
     values(["mnist_mlp", f"--model_dir={tmp_path}/file/below"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.binary.flags.FLAGS", values)
-        assert mnist_mlp.main(["mnist_mlp"]) == 2
+    assert binary.run(mnist_mlp.TASK, ["mnist_mlp"], values) == 2
     assert capsys.readouterr().err.startswith("mnist_mlp: [Errno")
 
 

@@ -164,10 +164,10 @@ def test_fit_trains_under_mixed_precision_and_xla():
     y = (x[:, 0] > 0).astype(np.int32)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss, jit_compile=True)
-    losses = model.fit(x, y, batch_size=64, epochs=8, verbose=0).history["loss"]
-    assert losses[-1] < 0.7 * losses[0]
-    # 4 steps in each of 8 epochs.
-    assert int(model.layers[0].draws.numpy()) == 32
+    losses = model.fit(x, y, batch_size=64, epochs=30, verbose=0).history["loss"]
+    assert losses[-1] < 0.6 * losses[0]
+    # 4 steps in each of 30 epochs.
+    assert int(model.layers[0].draws.numpy()) == 120
 
 
 def test_replicas_train_together_and_draw_differently():
