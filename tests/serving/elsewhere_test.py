@@ -78,7 +78,7 @@ def test_saved_model_cli_runs_it(models, x, wanted, tmp_path):
 def test_tflite_converts_and_runs_it(models, x, wanted):
     for path in models:
         content = tf.lite.TFLiteConverter.from_saved_model(path).convert()
-        with pytest.warns(UserWarning, match="Interpreter is deprecated"):
+        with pytest.warns(UserWarning, match="LiteRT interpreter"):
             interpreter = tf.lite.Interpreter(model_content=content)
         (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
         interpreter.resize_tensor_input(source["index"], x.shape)
