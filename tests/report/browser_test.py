@@ -124,7 +124,7 @@ def test_tables_sort_and_filter(tmp_path):
 
 def test_a_sweep_leads_to_each_budget(tmp_path):
     seen = probe(tmp_path, render_sweep_page(make_sweep()))
-    assert seen["budgets"] == ["keep 0.7", "keep 0.5", "keep 0.3"]
+    assert seen["budgets"] == ["original", "keep 0.7", "keep 0.5", "keep 0.3"]
     assert seen["open"] == ["keep_0.5"]
     assert seen["requests"] == [] and seen["injected"] == 0
     assert HOSTILE in seen["before"]

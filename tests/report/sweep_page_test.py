@@ -9,7 +9,7 @@ from tests.report.conftest import HOSTILE, make_sweep
 from tests.report.page_test import Outline
 from tfapprox.report.sweep import Sweep
 from tfapprox.report.sweep_page import render_sweep_page, write_sweep_page
-from tfapprox.report.sweep_table import sweep_table
+from tfapprox.report.sweep_table import original_row, sweep_table
 from tfapprox.report.text import print_sweep
 
 
@@ -31,6 +31,20 @@ def test_everything_measured_is_a_column():
     texts = [text for text, _ in cells[0.5]]
     assert texts[3:5] == ["1.67x", "97.00 %"]
     assert "Accuracy" not in sweep_table(without_scores(make_sweep()))[0]
+
+
+def test_the_first_row_is_the_original_in_its_own_numbers():
+    sweep = make_sweep()
+    columns, _ = sweep_table(sweep)
+    row = dict(zip(columns, original_row(sweep), strict=True))
+    assert row["MACs"] == ("60M", 1) and row["On disk"] == ("5 MB", 1)
+    assert row["Speed, batch 8"] == ("9 ms", 1)
+    assert row["Accuracy"] == ("97.50 %", 0.975)
+    assert row["Sites replaced"] == ("0 of 3", 0)
+    words = "".join("".join(Outline(render_sweep_page(sweep)).words).split())
+    assert "Sitesreplacedoriginal60M" in words
+    bare = without_scores(sweep)
+    assert len(original_row(bare)) == len(sweep_table(bare)[0])
 
 
 def test_the_page_is_well_formed_and_escapes_names():
@@ -79,4 +93,6 @@ def test_the_terminal_shows_a_line_for_each_budget_and_each_failure():
         print_sweep(make_sweep(), console)
     text = console.export_text()
     assert "keep_0.5" in text and "97.00 %" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("original"))
+    assert "60M" in line and "9 ms" in line and "97.50 %" in line
     assert f"✗ keep_0.05: out of reach {HOSTILE}" in text

@@ -13,6 +13,7 @@ from tfapprox.report.sweep_table import (
     Cell,
     batch_sizes,
     error_cell,
+    original_row,
     score_name,
     speed_cell,
     sweep_table,
@@ -43,6 +44,7 @@ def render_sweep_page(sweep: Sweep) -> str:
         summary=_summary(sweep),
         plots=_plots(sweep),
         columns=columns,
+        original=original_row(sweep),
         rows=rows,
         failures=[row for row in rows if row["failure"]],
     )

@@ -1,5 +1,6 @@
 """A sweep as a table: a row for each budget, a column for everything that was measured."""
 
+import statistics
 from collections.abc import Callable
 from functools import partial
 
@@ -31,6 +32,39 @@ def sweep_table(sweep: Sweep) -> tuple[list[str], dict[float, list[Cell]]]:
         point.ratio: [found[name][point.ratio] or empty for name in columns]
         for point, _ in sweep.reports
     }
+
+
+def original_row(sweep: Sweep) -> list[Cell]:
+    """Returns what the columns are shares of: the original's own size, time and score.
+
+    The numbers beside the texts are in the columns' own terms, for sorting. Times are
+    medians over the budgets, each of which has measured the original beside its result.
+    """
+    reports = [report for _, report in sweep.reports]
+    size = reports[0].before
+    scores = next((report.scores for report in reports if report.scores is not None), None)
+    cells: dict[str, Cell] = {
+        "MACs": (numbers.count(size.macs), 1.0),
+        "Parameters": (numbers.count(size.params), 1.0),
+        "On disk": (numbers.size(size.disk_bytes), 1.0),
+        **{f"Speed, batch {n}": (_original_time(sweep, n), 1.0) for n in batch_sizes(sweep)},
+        score_name(sweep): ("-", -1.0)
+        if scores is None
+        else (numbers.score(scores.before), scores.before),
+        "Output error": ("-", 0.0),
+        "Sites replaced": (f"0 of {len(reports[0].plan.verdicts)}", 0),
+    }
+    return [cells[name] for name in sweep_table(sweep)[0]]
+
+
+def _original_time(sweep: Sweep, batch_size: int) -> str:
+    times = [
+        latency.original.p50
+        for _, report in sweep.reports
+        for latency in report.latency
+        if latency.batch_size == batch_size
+    ]
+    return numbers.milliseconds(statistics.median(times))
 
 
 def score_name(sweep: Sweep) -> str:

@@ -13,7 +13,7 @@ from tfapprox.report.numbers import count, error, milliseconds, share, size
 from tfapprox.report.report import Report
 from tfapprox.report.speed import speed_verdict
 from tfapprox.report.sweep import Sweep, ratio_name
-from tfapprox.report.sweep_table import sweep_table
+from tfapprox.report.sweep_table import original_row, sweep_table
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
@@ -203,10 +203,11 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def print_sweep(sweep: Sweep, console: Console | None = None) -> None:
-    """Prints a line for each budget."""
+    """Prints a line for the original, and one for each budget."""
     console = console or _console()
     columns, cells = sweep_table(sweep)
     table = _table("Budget", *columns)
+    table.add_row("original", *(text for text, _ in original_row(sweep)))
     for point, _ in sweep.reports:
         table.add_row(ratio_name(point.ratio), *(text for text, _ in cells[point.ratio]))
     console.print(table)
