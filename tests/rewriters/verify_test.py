@@ -115,3 +115,15 @@ def test_unknown_signatures_and_directories_are_mistakes(original, tmp_path):
 def test_inputs_that_do_not_fit_are_a_mistake(original):
     with pytest.raises(UserError, match=r"'x' must be float32 \[\?, 3\], got shape \[2, 4\]"):
         verify_saved_model(original, original, {"x": np.ones((2, 4), np.float32)})
+
+
+def test_a_signature_that_takes_the_same_gets_the_given_inputs_too(tmp_path):
+    for name, scale in (("original", 1.0), ("scaled", 1.25)):
+        module = Model(scale)
+        signatures = {"serve": module.f, "serving_default": module.f, "g": module.g}
+        tf.saved_model.save(module, str(tmp_path / name), signatures)
+    x = np.full((2, 3), 100, np.float32)  # what is made up is smaller
+    result = verify_saved_model(tmp_path / "scaled", tmp_path / "original", {"x": x})
+    assert result.inputs.startswith("given for serving_default and serve; other signatures: made")
+    largest = {output.signature: output.largest_difference for output in result.outputs}
+    assert largest == {"g": None, "serve": 25, "serving_default": 25}

@@ -51,7 +51,8 @@ def verify_saved_model(
 
     Args:
       candidate, reference: SavedModel directories.
-      inputs: of `signature`; the others, or all, run on made-up inputs.
+      inputs: of `signature`, and of those that take the same; the others, or all, run on
+        made-up inputs.
       tags: of the graphs.
       signature: by default serving_default, or else the first.
       max_relative_error: limit for each floating-point output, or None.
@@ -134,8 +135,9 @@ def _feeds(
 ) -> tuple[dict[str, Inputs], str]:
     """Returns inputs for every signature that can have some, and their origin in words."""
     feeds: dict[str, Inputs] = {}
+    alike = _alike(signatures, main) if given is not None else []
     for name, signature in signatures.items():
-        if given is not None and name == main:
+        if given is not None and name in alike:
             feeds[name] = check_inputs(given, signature, name)
             continue
         try:
@@ -148,8 +150,17 @@ def _feeds(
     made_up = f"made up, batch {BATCH_SIZE}, seed {seed}"
     if given is None:
         return feeds, made_up
-    others = f"; other signatures: {made_up}" if len(signatures) > 1 else ""
-    return feeds, f"given for {main}{others}"
+    others = f"; other signatures: {made_up}" if len(signatures) > len(alike) else ""
+    return feeds, f"given for {' and '.join(alike)}{others}"
+
+
+def _alike(signatures: Mapping[str, Signature], main: str) -> list[str]:
+    """Returns the main signature, and after it those that take the same, as Keras's `serve`."""
+
+    def taken(name: str) -> dict[str, str]:
+        return {key: str(spec) for key, spec in signatures[name].inputs.items()}
+
+    return [main, *(name for name in signatures if name != main and taken(name) == taken(main))]
 
 
 def _run_all(
