@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from tfapprox.compression import compress_model
+from tfapprox.config import CompressionConfig
 from tfapprox.errors import UserError
 from tfapprox.layers.crs_conv2d import CRSConv2D
 from tfapprox.layers.crs_dense import CRSDense
@@ -14,6 +18,7 @@ from tfapprox.rewriters.approximate_training import (
     strip,
 )
 from tfapprox.sampling.settings import Sampling
+from tfapprox.selection.problem import Budget
 
 HALF = Sampling(forward_ratio=0.5)
 
@@ -132,3 +137,14 @@ def test_nothing_eligible_and_subclassed_models_are_refused(model):
 
     with pytest.raises(UserError, match="subclassed"):
         approximate_training(Own(), ApproximateTrainingConfig(HALF))
+
+
+def test_a_model_that_is_still_sampled_is_stripped_before_it_is_compressed(model):
+    sampled, _ = approximate_training(model, ApproximateTrainingConfig(HALF))
+    most = CompressionConfig(Budget("params", keep=0.8))
+    with pytest.raises(UserError, match=r"still sampled \(inner\): strip it first"):
+        compress_model(sampled, most)
+    small, _ = compress_model(strip(sampled), most)
+    assert small.count_params() < model.count_params()
+    _, report = compress_model(sampled, dataclasses.replace(most, exclude="inner|narrowing"))
+    assert {verdict.site for verdict in report.plan.verdicts} == {"stem", "logits"}

@@ -202,3 +202,11 @@ def test_channels_are_removed_and_the_rest_retrained(method, mode, tmp_path):
     small = load_model(tmp_path, rows[-1], mode)
     assert small.get_layer("second").units < 16 == build().get_layer("second").units
     assert compress_retrain(build(), DATA, settings, tmp_path) == rows
+
+
+def test_a_model_that_is_not_in_the_folder_is_named(one_shot, tmp_path):
+    folder, rows = one_shot
+    with pytest.raises(UserError, match=r"alds-one_shot-0\.7000/model\.keras is not there: give"):
+        load_model(tmp_path, rows[1])
+    with pytest.raises(UserError, match="and the mode"):
+        load_model(folder, rows[1], "iterative")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
+from tfapprox.errors import UserError
 from tfapprox.layers.crs_conv2d import CRSConv2D
 from tfapprox.layers.crs_dense import CRSDense
 from tfapprox.layers.crs_einsum_dense import CRSEinsumDense
@@ -130,3 +131,18 @@ def test_a_network_trained_on_plain_sums_evaluates_better_with_expected_kernels(
     plain = model.evaluate(x, y, verbose=0)[1]
     with expected_kernels(model, [(x[i : i + 64], y[i : i + 64]) for i in range(0, 512, 64)]):
         assert model.evaluate(x, y, verbose=0)[1] > plain + 0.02
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [
+        (next(batches("dense", 1)), "got a ndarray"),
+        (next(batches("dense", 1))[0], "got a ndarray"),
+        ([], "got none"),
+    ],
+    ids=["(x, y)", "x", "nothing"],
+)
+def test_arrays_in_the_place_of_batches_are_refused(given, found):
+    for look in (keep_shares, fold_keep_shares):
+        with pytest.raises(UserError, match=f"{found}.*give pairs"):
+            look(model_of("dense"), given)

@@ -18,6 +18,7 @@ from tfapprox.planning import Progress, cost_after, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra
+from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.plan_remarks import plan_remarks
 from tfapprox.training.distillation_config import DistillationConfig, RefinedBlock
@@ -62,7 +63,8 @@ def compress_model(
 
     Raises:
       UserError: the model's kind is not supported (a subclassed one: export it and
-        compress the SavedModel), an infeasible budget, or nothing to replace.
+        compress the SavedModel; one that is still sampled: strip it), an infeasible budget,
+        or nothing to replace.
       VerificationError: the new model is not what it should be.
     """
     from tfapprox.rewriters.keras_inspection import inspect_keras_model
@@ -79,6 +81,7 @@ def compress_model(
     clock = Clock()
     with clock("reading"):
         inspection = inspect_keras_model(model)
+    _require_stripped(model, inspection, config)
     calibration: Calibration | None = None
     if inputs is not None:
         check_batch(model, inputs, "inputs")
@@ -149,6 +152,18 @@ def compress_model(
         refinement=refined,
     )
     return rewritten, report
+
+
+def _require_stripped(model: Any, inspection: Inspection, config: CompressionConfig) -> None:
+    from tfapprox.rewriters.keras_inspection import STILL_SAMPLED
+
+    sampled = [kept.name for kept in inspection.kept if kept.reason == STILL_SAMPLED]
+    if any(map(config.admits, sampled)):
+        raise UserError(
+            f"model {model.name!r} is still sampled ({sampled[0]}): strip it first, as in "
+            "compress_model(strip(model), config), or exclude such layers; strip is in "
+            "tfapprox.rewriters.approximate_training"
+        )
 
 
 def _fitted_to(config: CompressionConfig, data: Any) -> str:

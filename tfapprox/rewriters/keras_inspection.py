@@ -18,6 +18,9 @@ from tfapprox.rewriters.keras_trace import SizedCall, Sizes, has_unknown_sizes, 
 ASSUMED_SIZE = 64
 """Stands for an input size the model leaves open, so that MACs can be compared."""
 
+STILL_SAMPLED = "sampled in training: strip the model first (rewriters.approximate_training.strip)"
+"""Why a layer of column-row sampling is no site."""
+
 
 def inspect_keras_model(model: Any, assumed_size: int = ASSUMED_SIZE) -> Inspection:
     """Returns the model's sites, one for each kernel, with a geometry for each call.
@@ -83,6 +86,8 @@ def _reason_for_type(keras: ModuleType, layer: Any) -> str:
         return "depthwise convolution: one filter a channel"
     if isinstance(layer, (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN)):
         return "recurrent kernels are used inside a loop; the SavedModel path can reach them"
+    if any(cls.__name__ == "ColumnRowSampled" for cls in type(layer).__mro__):
+        return STILL_SAMPLED
     if type(layer).__name__ == "GroupedConv2D":
         return f"grouped convolution ({layer.groups} groups)"
     if type(layer).__module__.partition(".")[0] not in ("keras", "tf_keras"):

@@ -160,7 +160,7 @@ def check_batch(model: Any, batch: Any, name: str) -> None:
 
 def _admits(wanted: tuple, found: tuple) -> bool:
     if len(found) == len(wanted) - 1 and wanted[-1] == 1:
-        return True  # Keras adds such an axis
+        wanted = wanted[:-1]  # Keras adds such an axis
     return len(found) == len(wanted) and all(
         a is None or a == b for a, b in zip(wanted[1:], found[1:], strict=True)
     )

@@ -151,9 +151,19 @@ def compress_retrain(
 
 
 def load_model(folder: str | pathlib.Path, row: TradeOff, mode: Mode = "one_shot") -> Any:
-    """Returns the model behind a row of `compress_retrain`."""
+    """Returns the model behind a row of `compress_retrain`.
+
+    Raises:
+      UserError: the folder does not hold it.
+    """
     name = "dense" if row.method == "dense" else f"{row.method}-{mode}-{row.keep:.4f}"
-    return keras.models.load_model(pathlib.Path(folder) / name / "model.keras")
+    path = pathlib.Path(folder) / name / "model.keras"
+    if not path.is_file():
+        raise UserError(
+            f"{path} is not there: give the folder and the mode of the compress_retrain that "
+            "returned the row"
+        )
+    return keras.models.load_model(path)
 
 
 def _places(folder: pathlib.Path, config: RetrainConfig) -> Iterator[tuple[float, pathlib.Path]]:

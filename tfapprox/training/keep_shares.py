@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from tfapprox.errors import UserError
 from tfapprox.layers.crs_einsum_dense import contracted_axes
 from tfapprox.training.looking import only_looking, raw
 from tfapprox.training.sampling_schedules import sampled_layers
@@ -42,8 +43,11 @@ def keep_shares(model: Any, batches: Iterable[tuple[Any, Any]]) -> list[np.ndarr
 
     Args:
       batches: (x, y) as in training; not empty.
+
+    Raises:
+      UserError: there is none, or they are no pairs.
     """
-    kept = [kept_channels(model, x, y) for x, y in batches]
+    kept = [kept_channels(model, x, y) for x, y in _pairs(batches)]
     return [np.mean(layer, axis=0) for layer in zip(*kept, strict=True)]
 
 
@@ -60,6 +64,9 @@ def expected_kernels(model: Any, batches: Iterable[tuple[Any, Any]]) -> Iterator
 
     Args:
       batches: (x, y) as in training; some twenty. Read only where there is a plain sum.
+
+    Raises:
+      UserError: see `keep_shares`.
     """
     layers = sampled_layers(model)
     plain = [not (layer.sampling.scale or _whole(layer.sampling)) for layer in layers]
@@ -81,6 +88,21 @@ def fold_keep_shares(model: Any, batches: Iterable[tuple[Any, Any]]) -> None:
         kernels = [raw(layer.kernel).numpy() for layer in sampled_layers(model)]
     for layer, kernel in zip(sampled_layers(model), kernels, strict=True):
         layer.kernel.assign(kernel)
+
+
+def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    wanted = (
+        "give pairs (x, y) of batches, e.g. tf.data.Dataset.from_tensor_slices((x, y)).batch(64)"
+    )
+    empty = True
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            kind = type(batch).__name__
+            raise UserError(f"expected batches as in training, got a {kind} among them: {wanted}")
+        empty = False
+        yield batch[0], batch[1]
+    if empty:
+        raise UserError(f"expected some batches as in training, got none: {wanted}")
 
 
 def _whole(sampling: Any) -> bool:
