@@ -13,6 +13,7 @@ from experiments.config import ExperimentConfig
 from experiments.console import wide_console
 from experiments.harness import Result, train
 from experiments.task import Task
+from tfapprox.training.trade_off import spread_of, with_spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Row:
 
     Attributes:
       test: mean on the test set (accuracy in percent, or perplexity).
-      spread: standard deviation over seeds, 0 for a single one.
+      spread: standard deviation over seeds, None for a single one.
       compute_reduction: share of training MACs saved.
       speedup, cpu_speedup: exact over this method's seconds (CPU seconds) a step; nan
         when exact was not trained.
@@ -32,7 +33,7 @@ class Row:
     method: str
     seeds: int
     test: float
-    spread: float
+    spread: float | None
     compute_reduction: float
     speedup: float
     cpu_speedup: float
@@ -75,7 +76,7 @@ def summarize(task: Task, results: Sequence[Result]) -> list[Row]:
                 method,
                 len(own),
                 float(tests.mean()),
-                float(tests.std(ddof=1)) if len(own) > 1 else 0.0,
+                spread_of(tests),
                 own[0].compute_reduction,
                 _speedup(results, method, "step_seconds"),
                 _speedup(results, method, "step_cpu_seconds"),
@@ -121,7 +122,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.method,
         str(row.seeds),
-        f"{row.test:.2f} ({row.spread:.2f})",
+        with_spread(row.test, row.spread),
         f"{100 * row.compute_reduction:.2f} %",
         f"{row.speedup:.2f}",
         f"{row.cpu_speedup:.2f}",

@@ -16,6 +16,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -81,13 +82,16 @@ def plot(title: str, curves: Curves, path: pathlib.Path) -> None:
     pyplot.close(figure)
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags; only a process that runs this binary has them."""
-    flags.DEFINE_string("output_dir", "", "Gets errors.json and curves (required).")
-    flags.DEFINE_integer("size", 100, "Rows and columns of the matrices.", lower_bound=2)
-    flags.DEFINE_integer("runs", 1000, "Draws averaged over, each of new matrices.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of matrices and draws.")
-    flags.DEFINE_enum("format", "png", ["png", "svg"], "Of the curves.")
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_string("output_dir", "", "Gets errors.json and curves (required).", **own)
+    flags.DEFINE_integer("size", 100, "Rows and columns of the matrices.", lower_bound=2, **own)
+    flags.DEFINE_integer(
+        "runs", 1000, "Draws averaged over, each of new matrices.", lower_bound=1, **own
+    )
+    flags.DEFINE_integer("seed", 0, "Of matrices and draws.", **own)
+    flags.DEFINE_enum("format", "png", ["png", "svg"], "Of the curves.", **own)
 
 
 def main(argv: Sequence[str]) -> int:

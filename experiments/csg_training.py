@@ -30,6 +30,7 @@ from tfapprox.errors import UserError
 from tfapprox.layers.slice_generator import SliceGenerator
 from tfapprox.rewriters.export_slices import export_slices
 from tfapprox.rewriters.generate_slices import generate_slices, strip_slices
+from tfapprox.training.trade_off import spread_of, with_spread
 
 # The paper adds 5e-4 w to the gradients of SGD with momentum 0.9. Keras decays apart from
 # the gradient, where the same strength in the long run is 5e-4 / (1 - 0.9).
@@ -76,7 +77,7 @@ class Row:
     Attributes:
       params: trainable parameters.
       test_error: percent, at the last epoch as in the paper.
-      spread: standard deviation over seeds, 0 for a single one.
+      spread: standard deviation over seeds, None for a single one.
       dense_bytes: size of the SavedModel with dense kernels.
       folded_bytes: size with codes and generator; 0 where nothing is generated.
       step_seconds: median, 0 without training.
@@ -85,7 +86,7 @@ class Row:
     method: str
     params: int
     test_error: float
-    spread: float
+    spread: float | None
     dense_bytes: int
     folded_bytes: int
     step_seconds: float
@@ -133,7 +134,7 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
         errors = np.array([row.test_error for row in own])
-        spread = float(errors.std(ddof=1)) if len(own) > 1 else 0.0
+        spread = spread_of(errors)
         seconds = float(np.median([row.step_seconds for row in own]))
         means.append(
             dataclasses.replace(
@@ -194,7 +195,7 @@ def _row(method: str, model: Any, error: float, seconds: float, folder: pathlib.
         save_generator(generators[0], folder / "generator.npz")
     dense = sum(p.stat().st_size for p in (folder / "saved_model").rglob("*") if p.is_file())
     params = sum(math.prod(weight.shape) for weight in model.trainable_weights)
-    return Row(method, params, error, 0.0, dense, folded, seconds)
+    return Row(method, params, error, None, dense, folded, seconds)
 
 
 def _task(experiment: CsgExperiment, build: Callable, serving_model: Callable | None) -> Task:
@@ -214,6 +215,7 @@ def _task(experiment: CsgExperiment, build: Callable, serving_model: Callable | 
         whiten,
         prepare=crop_and_flip if experiment.augment else None,
         serving_model=serving_model,
+        trial="--epochs=2 --train_examples=512 --batch_size=32",
     )
 
 
@@ -273,7 +275,7 @@ def _cells(row: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     return (
         row.method,
         f"{row.params:,}",
-        f"{row.test_error:.2f} ({row.spread:.2f})",
+        with_spread(row.test_error, row.spread),
         f"{plain / row.params:.2f}x" if plain else "",
         f"{row.dense_bytes / 1000:.0f}",
         f"{row.folded_bytes / 1000:.0f}" if row.folded_bytes else "",

@@ -196,6 +196,10 @@ class _Training:
             tensorboard(self._folder, self._model, batch) as board,
             training_progress(label, self._total, done) as progress,
         ):
+            length = self._task.length(
+                self._total, self._config.batch_size, self._model.count_params()
+            )
+            progress.say(f"{label}: {length}")
             for epoch in range(self._state.epoch, epochs):
                 steps = min(self._steps, self._total - epoch * self._steps)
                 record = self._run_epoch(epoch, steps, progress)

@@ -231,12 +231,23 @@ def run_from_flags(
             raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
         experiment = experiment_from_flags(flags.FLAGS)
         write_flags(flags.FLAGS, experiment.training.config.model_dir)
+        logging.info("%s: %s", name, length_of(experiment, flags.FLAGS.preset))
         with training_process(experiment.training.config):
             run_experiment(experiment)
     except (UserError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def length_of(experiment: Any, preset: str) -> str:
+    """Returns how much there is to train, and how to ask for less of it."""
+    config = experiment.training.config
+    told = (
+        f"{config.epochs} epochs a training of {experiment.training.network}, "
+        f"methods: {len(experiment.methods)}, seeds: {config.seeds}"
+    )
+    return told if preset == "small" else f"{told}; --preset=small takes minutes"
 
 
 def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:

@@ -35,7 +35,7 @@ def _build(config: ExperimentConfig, data: Data) -> Any:
     return mnist_cnn(units=units, classes=data.classes, input_shape=data.train.x.shape[1:])
 
 
-TASK = Task("mnist_cnn", _load, _build, adam, to_unit)
+TASK = Task("mnist_cnn", _load, _build, adam, to_unit, trial="--steps=100 --size=256")
 
 
 def main(argv: Sequence[str]) -> int:

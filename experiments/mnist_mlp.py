@@ -70,7 +70,15 @@ def _serving_model(config: ExperimentConfig, data: Data, trained: Any) -> Any:
     return model
 
 
-TASK = Task("mnist_mlp", _load, _build, adam, _standardize, serving_model=_serving_model)
+TASK = Task(
+    "mnist_mlp",
+    _load,
+    _build,
+    adam,
+    _standardize,
+    serving_model=_serving_model,
+    trial="--epochs=2 --size=128",
+)
 
 
 def main(argv: Sequence[str]) -> int:

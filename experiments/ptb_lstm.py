@@ -77,6 +77,7 @@ TASK = Task(
     measure="perplexity",
     exclude="^(?!projection$)",
     serving_model=_serving_model,
+    trial="--steps=20 --size=128",
 )
 
 

@@ -11,6 +11,8 @@ from experiments.datasets import Data
 
 Model = Any
 
+_LONG = 100  # steps
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -27,6 +29,7 @@ class Task:
       exclude: layers that stay exact unless named by --approximate_layers.
       serving_model: configuration, data and the trained model (stock layers) to the
         model that is exported.
+      trial: flags of a run of a minute or so, for those who only want to see one.
     """
 
     name: str
@@ -38,6 +41,12 @@ class Task:
     prepare: Callable[[Any, Any], Any] | None = None
     exclude: str | None = None
     serving_model: Callable[[ExperimentConfig, Data, Model], Model] | None = None
+    trial: str = ""
+
+    def length(self, steps: int, batch_size: int, params: int) -> str:
+        """Returns how long a training is, and how to ask for a shorter one if it is long."""
+        told = f"{steps:,} steps of {batch_size} examples, {params:,} parameters"
+        return f"{told}; to see it run: {self.trial}" if self.trial and steps > _LONG else told
 
 
 def adam(config: ExperimentConfig, steps: int) -> Any:

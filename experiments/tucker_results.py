@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfapprox.training.trade_off import TradeOff
+from tfapprox.training.trade_off import TradeOff, spread_of, with_spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Row:
 
     Attributes:
       valid, test: accuracy in percent, of the last epoch as in the paper.
-      spread: standard deviation of `test` over seeds, 0 for a single one.
+      spread: standard deviation of `test` over seeds, None for a single one.
       params, macs: while decomposed; of the dense model where it never is.
       params_ratio, macs_ratio: to the dense model's.
       dense_seconds, seconds: processor seconds of an epoch's training steps, medians
@@ -28,7 +28,7 @@ class Row:
     seed: int
     valid: float
     test: float
-    spread: float
+    spread: float | None
     params: int
     macs: int
     params_ratio: float
@@ -70,7 +70,7 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
                 len(own),
                 mean["valid"],
                 mean["test"],
-                float(np.std(columns["test"], ddof=1)) if len(own) > 1 else 0.0,
+                spread_of(np.array(columns["test"])),
                 round(mean["params"]),
                 round(mean["macs"]),
                 mean["params_ratio"],
@@ -85,7 +85,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """Returns what stands under TITLES."""
     return (
         row.method,
-        f"{row.test:.2f} ({row.spread:.2f})",
+        with_spread(row.test, row.spread),
         f"{row.params:,}",
         f"{row.macs / 1e6:.1f}",
         f"{row.dense_seconds:.2f}" if row.dense_seconds else "",

@@ -205,7 +205,7 @@ def _row(
         seed,
         100 * accuracies[0],
         100 * accuracies[1],
-        0.0,
+        None,
         params,
         macs,
         params / whole.params,

@@ -135,12 +135,16 @@ def test_a_saved_generator_comes_back_frozen_in_another_network(tmp_path):
 
 
 def test_rows_are_means_over_seeds_with_their_spread():
-    rows = [Row("plain", 200, 2.0, 0, 9000, 0, 0.1), Row("csg", 100, 3.0, 0, 9000, 5000, 0.1)]
-    rows += [Row("plain", 200, 4.0, 0, 9000, 0, 0.3), Row("csg", 100, 3.0, 0, 9000, 5000, 0.1)]
+    rows = [Row("plain", 200, 2.0, None, 9000, 0, 0.1), Row("csg", 100, 3.0, None, 9000, 5000, 0.1)]
+    rows += [
+        Row("plain", 200, 4.0, None, 9000, 0, 0.3),
+        Row("csg", 100, 3.0, None, 9000, 5000, 0.1),
+    ]
     plain, csg = summarize(rows)
     assert (plain.test_error, plain.step_seconds) == (3.0, 0.2)
     assert abs(plain.spread - 2**0.5) < 1e-12
     assert "| csg | 100 | 3.00 (0.00) | 2.00x | 9 | 5 | 0.100 |" in markdown([plain, csg])
+    assert "| csg | 100 | 3.00 | " in markdown(summarize(rows[1:2])), "one seed has no spread"
 
 
 def test_user_mistakes_are_named(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from experiments import cifar_tucker
-from experiments.image_training import StepSchedule, build_network, write_flags
+from experiments.image_training import StepSchedule, build_network, length_of, write_flags
 from experiments.tucker_training import METHODS, run_experiment
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
@@ -142,3 +142,9 @@ def test_the_schedule_rises_and_falls_in_steps():
     schedule = StepSchedule(0.4, 4, [10, 20], 0.1)
     rates = [float(schedule(step)) for step in (0, 3, 9, 10, 25)]
     np.testing.assert_allclose(rates, [0.1, 0.4, 0.4, 0.04, 0.004], rtol=1e-6)
+
+
+def test_at_paper_scale_the_small_preset_is_mentioned(flag_values):
+    paper = length_of(parse(flag_values, "--model_dir=x"), "paper")
+    assert paper.startswith("200 epochs a training of vgg19, methods: 4, seeds: 1; --preset=small")
+    assert "--preset" not in length_of(parse(flag_values, "--model_dir=x"), "small")

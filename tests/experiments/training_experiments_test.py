@@ -16,6 +16,7 @@ from experiments import binary, cifar_wrn, comparison, mnist_cnn, mnist_mlp, ptb
 from experiments.config import ExperimentConfig, config_from_flags, define_flags
 from experiments.harness import Result, train, training_batches
 from experiments.images import crop_and_flip
+from experiments.progress import TrainingProgress
 from tfapprox.errors import UserError
 from tfapprox.sampling.settings import Sampling
 from tfapprox.serving.cc_loader import CcSession
@@ -99,6 +100,17 @@ def test_principal_components_give_the_network_another_basis_and_the_export_take
         logits = session.run({"inputs": pixels.x.astype(np.float32) / 255})["logits"]
     accuracy = np.mean(logits.argmax(1) == pixels.y)
     assert accuracy == pytest.approx(trained.history[-1]["test_accuracy"], abs=0.01)
+
+
+def test_a_training_says_how_long_it_is_and_a_long_one_how_to_shorten_it(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(TrainingProgress, "say", lambda self, line: said.append(line))
+    train(mnist_mlp.TASK, config(tmp_path, steps=2, batch_size=400), "exact", 3, tmp_path)
+    assert said[0] == "exact seed 3: 2 steps of 400 examples, 3,466 parameters"
+    for task in (mnist_mlp.TASK, mnist_cnn.TASK, ptb_lstm.TASK, cifar_wrn.TASK):
+        told = task.length(75_000, 128, 36_500_000)
+        assert told.startswith("75,000 steps of 128 examples, 36,500,000 parameters; to see it run")
+        assert "--size=" in told
 
 
 def test_more_than_all_examples_in_a_batch_and_another_network_s_checkpoint_are_refused(tmp_path):
@@ -234,6 +246,9 @@ def test_the_test_result_is_that_of_the_best_epoch_in_validation():
     rows = comparison.summarize(mnist_mlp.TASK, [result, dataclasses.replace(result, test=0.8)])
     assert rows[0].test == pytest.approx(75)
     assert rows[0].spread == pytest.approx(100 * np.std([0.7, 0.8], ddof=1))
+    assert "| 75.00 (7.07) |" in comparison.markdown(mnist_mlp.TASK, rows)
+    single = comparison.summarize(mnist_mlp.TASK, [result])
+    assert "| 70.00 |" in comparison.markdown(mnist_mlp.TASK, single), "one seed has no spread"
     assert isinstance(result, Result)
 
 

@@ -35,6 +35,7 @@ def test_the_table_has_means_and_spreads_over_seeds():
     assert len(lines) == 4
     assert "| 2 |" in lines[3] and "50.0 %" in lines[3]
     assert "85.00 (2.83)" in lines[3] and "-4.00" in lines[3]
+    assert "| 87.00 |" in markdown(ROWS[:2]), "a single seed has no spread"
 
 
 def test_the_plot_is_drawn(tmp_path):

@@ -76,7 +76,7 @@ def table_cells(rows: Sequence[TradeOff]) -> list[tuple[str, ...]]:
                 f"{np.mean([row.params for row in group]):,.0f}",
                 f"{100 * (1 - np.mean([row.params_ratio for row in group])):.1f} %",
                 f"{100 * (1 - np.mean([row.macs_ratio for row in group])):.1f} %",
-                f"{tests.mean():.2f} ({_spread(tests):.2f})",
+                with_spread(tests.mean(), spread_of(tests)),
                 f"{np.mean(drops):+.2f}" if drops else "",
             )
         )
@@ -140,5 +140,11 @@ def _saved(group: Sequence[TradeOff]) -> float:
     return float(100 * (1 - np.mean([row.params_ratio for row in group])))
 
 
-def _spread(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
+def spread_of(values: np.ndarray) -> float | None:
+    """Returns the standard deviation over seeds, None of a single one."""
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def with_spread(mean: float, spread: float | None) -> str:
+    """Returns e.g. "97.31 (0.25)", and the mean alone where there is no spread."""
+    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ({spread:.2f})"
