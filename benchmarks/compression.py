@@ -93,9 +93,10 @@ def _application(name: str) -> Any:
 
 
 def _compress(folder: Path, name: str, keep_macs: float) -> dict:
-    """Returns sizes, seconds and memory of one compression, in this process."""
+    """Returns sizes, seconds and memory of one compression, in this process, as by the program."""
     import tensorflow as tf
 
+    from tfapprox.cli.freed_memory import return_freed_arrays
     from tfapprox.compression import compress_saved_model
     from tfapprox.config import CompressionConfig
     from tfapprox.selection.problem import Budget
@@ -103,6 +104,7 @@ def _compress(folder: Path, name: str, keep_macs: float) -> dict:
 
     tf.linalg.matmul(tf.ones((64, 64)), tf.ones((64, 64))).numpy()
     c_api.tensorflow_version()
+    return_freed_arrays()
     watch, started = _MemoryWatch(), time.process_time()
     processor: dict[str, float] = {}
 

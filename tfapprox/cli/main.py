@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from absl import app
 
+from tfapprox.cli.freed_memory import return_freed_arrays
 from tfapprox.cli.hush import hushed_tensorflow
 from tfapprox.cli.parser import parse
 from tfapprox.errors import UserError, VerificationError
@@ -20,6 +21,7 @@ FAILED_VERIFICATION, USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 1, 2, 70, 130
 
 def run_program() -> None:
     """Runs the command of `sys.argv` and exits."""
+    return_freed_arrays()
     app.run(main, flags_parser=parse)
 
 
