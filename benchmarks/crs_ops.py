@@ -31,7 +31,14 @@ DENSE = {
     "700x650x10000": (700, 650, 10000),
     "128x4096x4096": (128, 4096, 4096),
 }
-CONV = {"160@32": (8, 32, 160), "320@16": (8, 16, 320), "640@8": (16, 8, 640)}
+CONV = {
+    "160@32": (8, 32, 160),
+    "320@16": (8, 16, 320),
+    "640@8": (16, 8, 640),
+    "32x160@32": (32, 32, 160),
+    "32x320@16": (32, 16, 320),
+    "32x640@8": (32, 8, 640),
+}
 _QUICK = ("512x1024x1024", "160@32")
 
 Form = Callable[[], Any]
@@ -41,7 +48,11 @@ def main() -> int:
     """Measures what the command line asks for."""
     parser = make_parser(__doc__)
     cases = ",".join([*DENSE, *CONV])
-    parser.add_argument("--cases", default=cases, help="batch x in x out, or channels@size")
+    parser.add_argument(
+        "--cases",
+        default=cases,
+        help="batch x in x out, or channels@size at a small batch, or batch x channels@size",
+    )
     parser.add_argument("--ratios", default="0.5,0.25,0.1", help="shares of the pairs kept")
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each form")
     parser.add_argument("--sampling", default="topk", help="variant, see tfapprox.Sampling")
