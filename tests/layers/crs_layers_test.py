@@ -170,33 +170,6 @@ def test_fit_trains_under_mixed_precision_and_xla():
     assert int(model.layers[0].draws.numpy()) == 120
 
 
-def test_replicas_train_together_and_draw_differently():
-    # Two virtual devices need a fresh process.
-    script = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from tensorflow import keras
-from tfapprox.layers.crs_dense import CRSDense
-from tfapprox.sampling.settings import Sampling
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    layer = CRSDense(1, sampling=Sampling("uniform", 0.5), kernel_initializer="ones")
-    model = keras.Sequential([keras.Input((64,)), layer])
-    model.compile("sgd", "mse", jit_compile=False)
-x = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
-model.fit(x, x[:, :1], batch_size=16, epochs=1, verbose=0)
-assert int(tf.convert_to_tensor(layer.draws)) == 4, layer.draws
-same = tf.constant(x[:2])
-outputs = strategy.run(tf.function(lambda: layer(same, training=True)))
-a, b = (v.numpy() for v in outputs.values)
-assert not np.allclose(a, b)
-print("replicas differ")
-"""
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "replicas differ" in result.stdout, result.stderr[-2000:]
-
-
 def test_tf_keras_trains_saves_loads_and_strips_too(tmp_path):
     # The Keras flavour is chosen once a process.
     script = f"""

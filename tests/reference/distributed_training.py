@@ -66,7 +66,9 @@ def build(kind):
     if kind == "csg":
         model = generate_slices(model, (4, 4, 3, 3), 4, seed=0).model
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
+    sgd = keras.optimizers.SGD(0.1, momentum=0.9)
+    # XLA would compile each of many short trainings anew.
+    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
     return train_on_workers(model)
 
 
@@ -105,7 +107,18 @@ def run(name, folder):
             "strategy": type(model.distribute_strategy).__name__,
             "optimizer": type(model.optimizer._distribution_strategy).__name__,
         }
+        if kind == "crs":
+            layer = model.get_layer("logits")
+            results[kind]["draws"] = int(tf.convert_to_tensor(layer.draws))
+            results["drawn"] = draw_once_more(layer, strategy)
     return results
+
+
+def draw_once_more(layer, strategy):
+    """Returns what each replica of this process makes of the same input."""
+    same = tf.constant(np.random.default_rng(1).normal(size=(2, 64)).astype("float32"))
+    outputs = strategy.run(tf.function(lambda: layer(same, training=True)))
+    return [value.numpy().tolist() for value in strategy.experimental_local_results(outputs)]
 
 
 def main(name, folder, results, cluster=""):

@@ -27,7 +27,7 @@ def launch(jobs):
         for process in processes:
             process.start()
         for process in processes:
-            process.join(300)
+            process.join(900)
         assert [process.exitcode for process in processes] == [0] * len(jobs)
     finally:
         for process in processes:
@@ -76,6 +76,9 @@ def test_sampled_training_learns_with_each_replica_drawing_for_itself(alone, tog
     for result in together[1]:
         assert result["crs"]["losses"][-1] < result["crs"]["losses"][0]
         assert result["crs"]["losses"] != alone["crs"]["losses"]
+        assert result["crs"]["draws"] == alone["crs"]["draws"] == 8  # one each step
+    replica, other = (drawn for result in together[1] for drawn in result["drawn"])
+    assert not np.allclose(replica, other)
 
 
 @pytest.mark.parametrize("kind", ["crs", "csg", "decompose"])
