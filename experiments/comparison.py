@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -124,8 +125,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         str(row.seeds),
         with_spread(row.test, row.spread),
         f"{100 * row.compute_reduction:.2f} %",
-        f"{row.speedup:.2f}",
-        f"{row.cpu_speedup:.2f}",
+        *("-" if math.isnan(ratio) else f"{ratio:.2f}" for ratio in (row.speedup, row.cpu_speedup)),
         f"{row.kept_mib:.2f}",
         f"{row.peak_mib:.0f}",
     )

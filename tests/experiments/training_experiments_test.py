@@ -249,6 +249,9 @@ def test_the_test_result_is_that_of_the_best_epoch_in_validation():
     assert "| 75.00 (7.07) |" in comparison.markdown(mnist_mlp.TASK, rows)
     single = comparison.summarize(mnist_mlp.TASK, [result])
     assert "| 70.00 |" in comparison.markdown(mnist_mlp.TASK, single), "one seed has no spread"
+    alone = dataclasses.replace(result, method="crs")
+    table = comparison.markdown(mnist_mlp.TASK, comparison.summarize(mnist_mlp.TASK, [alone]))
+    assert "| 40.00 % | - | - |" in table, "nothing exact to compare with"
     assert isinstance(result, Result)
 
 
