@@ -51,6 +51,13 @@ def source(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def full(source, tmp_path_factory):
+    """Path and report of a model whose generator is as large as a kernel."""
+    path = tmp_path_factory.mktemp("full") / "model"
+    return path, generate_saved_model_slices(source, path, 2304)
+
+
 def run_cpp(path):
     with CcSession(str(path)) as session:
         return session.run({"images": IMAGES})["y"]
@@ -65,22 +72,22 @@ def code_size_of(report):
     return size
 
 
-def test_a_full_size_generator_changes_nothing(source, tmp_path):
-    done = generate_saved_model_slices(source, tmp_path / "model", 2304)
+def test_a_full_size_generator_changes_nothing(source, full):
+    path, done = full
     assert len(errors_of(done)) == 3
     assert max(errors_of(done).values()) < 1e-12
     reasons = sorted(v.reason for v in done.plan.verdicts if v.choice is None)
     assert reasons == ["its kernel is a constant, no variable", "the first convolution"]
     expected = run_cpp(source)
-    np.testing.assert_allclose(run_cpp(tmp_path / "model"), expected, rtol=1e-3, atol=1e-4)
-    loaded = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(run_cpp(path), expected, rtol=1e-3, atol=1e-4)
+    loaded = tf.saved_model.load(str(path))
     np.testing.assert_allclose(
         loaded.serve(tf.constant(IMAGES))["y"], expected, rtol=1e-3, atol=1e-4
     )
 
 
-def test_a_result_that_is_larger_than_the_original_is_noted(source, tmp_path):
-    more = generate_saved_model_slices(source, tmp_path / "more", 2304)
+def test_a_result_that_is_larger_than_the_original_is_noted(source, full, tmp_path):
+    more = full[1]
     assert "parameters rose" in more.notes[-1]
     less = generate_saved_model_slices(source, tmp_path / "less", 2)
     grew = less.after.disk_bytes > less.before.disk_bytes

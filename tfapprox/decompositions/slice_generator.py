@@ -201,9 +201,10 @@ def truncated_svd(matrix: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray
 
     The basis has orthonormal rows, also where `rank` exceeds the matrix's own rank.
     """
-    columns = matrix.shape[1]
-    if rank <= len(matrix) < columns:
-        basis = scipy.linalg.svd(matrix, full_matrices=False)[2][:rank]
+    rows, columns = matrix.shape
+    if 2 * rows <= columns or rank <= rows < columns:
+        # Of few slices, reflections complete the basis at next to no cost.
+        basis = scipy.linalg.svd(matrix, full_matrices=rank > rows)[2][:rank]
     else:
         # Many slices, or fewer than the rank: the eigenvectors of the small Gram matrix
         # are complete whatever the number of rows.
