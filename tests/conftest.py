@@ -1,11 +1,16 @@
 """Settings of the whole suite: what is drawn is drawn again; TensorFlow keeps quiet."""
 
+import collections
+import gc
 import os
+import pathlib
 import random
 
 import numpy as np
 import pytest
 from hypothesis import settings
+
+ROOT = pathlib.Path(__file__).parent
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -14,6 +19,46 @@ settings.register_profile(
 )
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# With a process for each core, whatever starts last is waited for: these files take longest.
+LONG = (
+    "training/multi_worker_test.py",
+    "training/kill_test.py",
+    "docs/notebooks_test.py",
+    "docs/pages_test.py",
+    "combining/pipeline_test.py",
+    "experiments/resuming_test.py",
+    "experiments/cifar_csg_test.py",
+    "experiments/cifar_tucker_test.py",
+    "experiments/combine_mnist_test.py",
+    "serving/elsewhere_test.py",
+    "docs/site_test.py",
+    "house/packaging_test.py",
+)
+
+
+def pytest_configure(config):
+    """Leaves the order of files to the hook below; pytest-xdist would go by numbers of tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Long files come first, then those of many tests."""
+    sizes = collections.Counter(item.path for item in items)
+    ranks = {ROOT / name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: (ranks.get(item.path, len(LONG)), -sizes[item.path]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Spares the garbage collector what is loaded by then and stays: TensorFlow above all."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
