@@ -1,19 +1,21 @@
-"""From an inspection to a plan, and from a plan to factorizations."""
+"""From an inspection to a plan."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 from tfapprox import registry
 from tfapprox.accounting.cost import Cost
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
-from tfapprox.decompositions.blas import for_each_site, threads_for
-from tfapprox.decompositions.joint import build_joint
+from tfapprox.decompositions.blas import for_each_site
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
+from tfapprox.factorizing import dense_verdict, takes_keras_model
+from tfapprox.factorizing import factorize_plan as factorize_plan  # for those who ask here
 from tfapprox.fitting import factorize, offer_candidates
 from tfapprox.metrics import WEIGHTED_METRICS
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.selection.evbmf import EvbmfSelector
@@ -23,13 +25,6 @@ from tfapprox.selection.problem import CandidateTable, Configuration, Problem, S
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import measure_sites
 from tfapprox.slice_planning import make_slice_plan
-
-Progress = Callable[[str, int, int], None]
-"""Told of every step as (phase, steps done, steps in all)."""
-
-
-def no_progress(phase: str, done: int, total: int) -> None:
-    """Ignores progress: the default of every function that reports it."""
 
 
 def make_plan(
@@ -104,7 +99,7 @@ def offer_tables(
       UserError: the model has no site, the filters admit none, or a kernel is not finite.
     """
     if config.pruning is not None:
-        raise UserError(_only_keras(config.pruning))
+        raise UserError(takes_keras_model(config.pruning))
     admitted = _admitted(inspection, config)
     metric = metric_for(config, admitted)
     return for_each_site(
@@ -155,53 +150,6 @@ def full_rank_plan(inspection: Inspection, decomposition: str = "svd") -> Plan:
     return Plan(tuple(verdicts), {"decompositions": [decomposition], "full_rank": True})
 
 
-def factorize_plan(
-    inspection: Inspection,
-    plan: Plan,
-    spectra: SpectrumCache,
-    progress: Progress = no_progress,
-) -> tuple[Plan, dict[str, Factorization]]:
-    """Returns the plan with its costs counted on the built stages, and those stages by site.
-
-    The plan may come from a file: nothing in it is trusted but the choices. A site
-    it does not name stays dense.
-
-    Raises:
-      UserError: the plan names a site the model lacks, a kernel of another shape,
-        an unknown decomposition, or settings that do not fit the site.
-    """
-    _check_plan(inspection, plan)
-    planned = {verdict.site: verdict for verdict in plan.verdicts}
-    sites = [(site, planned.get(site.name)) for site in inspection.sites]
-    joint = build_joint([(site, v.choice) for site, v in sites if v is not None and v.choice])
-    factorizations: dict[str, Factorization] = {}
-    verdicts = []
-    for done, site in enumerate(inspection.sites):
-        progress("factorizing", done, len(inspection.sites))
-        verdict = planned.get(site.name) or _dense(site, "not in the plan")
-        if verdict.choice is None:
-            reason = verdict.reason or "the plan keeps it dense"
-            verdicts.append(_dense(site, reason, verdict.before.latency))
-            continue
-        with threads_for(site):
-            built = joint.get(site.name) or factorize(site, verdict.choice, spectra)
-        factorizations[site.name] = built
-        if site.weight is not None and _can_measure(site, plan):
-            verdict = dataclasses.replace(verdict, error=_error(site, built, plan))
-        after = built.cost(site.geometries)
-        verdicts.append(
-            dataclasses.replace(
-                verdict,
-                kind=site.kind,
-                before=dataclasses.replace(site.cost, latency=verdict.before.latency),
-                after=dataclasses.replace(after, latency=verdict.after.latency),
-                reason="",
-            )
-        )
-    progress("factorizing", len(inspection.sites), len(inspection.sites))
-    return dataclasses.replace(plan, verdicts=tuple(verdicts)), factorizations
-
-
 def keep_fastest(plan: Plan, count: int) -> Plan:
     """Returns the plan with only those sites replaced that are to save most time.
 
@@ -248,27 +196,6 @@ def _candidates(
     return table
 
 
-def _can_measure(site: Site, plan: Plan) -> bool:
-    """Says whether an error in the plan's metric can be told from the built kernel.
-
-    Where data know only the outputs' moment it can't, but the error foreseen is exact there.
-    """
-    blind = site.weight is not None and site.weight.inputs is None
-    outputs_only = blind and site.weight is not None and site.weight.outputs is not None
-    return not (outputs_only and plan.settings.get("metric", "covariance") in WEIGHTED_METRICS)
-
-
-def _error(site: Site, built: Factorization, plan: Plan) -> float:
-    """Returns the relative error of what was built, in the plan's metric."""
-    name = plan.settings.get("metric", "covariance")
-    metric = registry.look_up("metric", name)
-    lost = metric.distance(site, built.reconstruct()) / (
-        metric.site_norm(site, SpectrumCache()) or 1.0
-    )
-    assert site.weight is not None
-    return lost * site.weight.sensitivity if name == "output" else lost
-
-
 def _select(problem: Problem, config: CompressionConfig) -> Selection:
     selector = registry.SELECTORS[config.selector]
     if isinstance(selector, EvbmfSelector):
@@ -312,48 +239,18 @@ def _verdict(
     site: Site, table: CandidateTable | None, selection: Selection, config: CompressionConfig
 ) -> Verdict:
     if table is None:
-        return _dense(site, "left out by --include or --exclude")
+        return dense_verdict(site, "left out by --include or --exclude")
     row = selection.rows[site.name]
     if row is None:
         reason = selection.reasons[site.name]
         if config.measures_latency and not len(table):
             reason = "no candidate is measurably faster here than the dense operation"
-        return _dense(site, reason, table.dense.latency)
+        return dense_verdict(site, reason, table.dense.latency)
     after = Cost(**{kind: int(column[row]) for kind, column in table.cost.items()})
     return Verdict(
         site.name, site.kind, site.kernel.shape, table.configurations[row], "",
         float(table.error[row]), table.dense, after,
     )  # fmt: skip
-
-
-def _dense(site: Site, reason: str, latency: int = 0) -> Verdict:
-    shape, cost = site.kernel.shape, dataclasses.replace(site.cost, latency=latency)
-    return Verdict(site.name, site.kind, shape, None, reason, 0.0, cost, cost)
-
-
-def _check_plan(inspection: Inspection, plan: Plan) -> None:
-    sites: Mapping[str, Site] = {site.name: site for site in inspection.sites}
-    for verdict in plan.verdicts:
-        if verdict.choice is not None and verdict.choice.decomposition in registry.PRUNINGS:
-            raise UserError(_only_keras(verdict.choice.decomposition))
-        site = sites.get(verdict.site)
-        if site is None:
-            raise UserError(
-                f"the plan names site {verdict.site!r}, which this model lacks; "
-                "make a plan from this model with --save_plan"
-            )
-        if tuple(verdict.kernel_shape) != site.kernel.shape:
-            raise UserError(
-                f"the plan has kernel shape {list(verdict.kernel_shape)} for site {site.name!r}, "
-                f"the model {list(site.kernel.shape)}; make a plan from this model with --save_plan"
-            )
-
-
-def _only_keras(method: str) -> str:
-    return (
-        f"{method} removes channels from the layers around them, which takes a Keras model: "
-        "compress that (tfapprox.compress_model) and export it, or choose a decomposition"
-    )
 
 
 def _why_no_sites(inspection: Inspection) -> str:

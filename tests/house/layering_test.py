@@ -15,10 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 STRATA = (
     {"errors", "accounting", "calibration", "decompositions", "metrics", "pruning"}
     | {"selection", "sampling"}
-    | {"config", "registry", "fitting", "printable"},
+    | {"config", "registry", "fitting", "printable", "progress"},
     {"ops"},
     {"layers"},
-    {"rewriters", "serving", "planning", "slice_planning"},
+    {"rewriters", "serving", "planning", "slice_planning", "factorizing"},
     {"report", "training"},
     {"compression"},
     {"combining"},
