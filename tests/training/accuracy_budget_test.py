@@ -23,7 +23,7 @@ Y = (X[:, :3] + 0.3 * RNG.normal(size=(96, 3))).argmax(1)
 
 def config(mode="compress_only", selector="greedy", keeps=KEEPS):
     compression = CompressionConfig(
-        Budget("params", keep=0.5), selector, candidates=CandidateOptions(rank_multiple=1)
+        Budget("params", keep=0.5), selector, candidates=CandidateOptions(rank_multiple=2)
     )
     return RetrainConfig(compression, keeps, epochs=2, retrain_epochs=1, mode=mode)
 
@@ -69,7 +69,8 @@ def build():
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
+    sgd = keras.optimizers.SGD(0.1, momentum=0.9)
+    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
     return model
 
 

@@ -69,7 +69,7 @@ def config(stages=(), exclude="logits", **others):
         Budget("params", keep=others.pop("keep", 0.6)),
         others.pop("selector", "uniform"),
         exclude=exclude,
-        candidates=CandidateOptions(rank_multiple=1),
+        candidates=CandidateOptions(rank_multiple=others.pop("rank_multiple", 1)),
     )
     return StagedFineTuning(compression, others.pop("epochs", 2), stages, **others)
 
@@ -133,7 +133,9 @@ def test_above_the_last_layer_there_is_nothing_to_train(tmp_path):
 
 
 def test_ranks_can_follow_the_accuracy(tmp_path):
-    _, rows = staged_fine_tuning(trained(), DATA, config(selector="greedy", epochs=0), tmp_path)
+    # Each rank is a model to evaluate.
+    greedy = config(selector="greedy", epochs=0, rank_multiple=2)
+    _, rows = staged_fine_tuning(trained(), DATA, greedy, tmp_path)
     assert rows[-1].params_ratio <= 0.6
     assert (tmp_path / "scores.json").exists()
 

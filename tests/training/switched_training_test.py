@@ -59,21 +59,28 @@ def stoppers():
     ]
 
 
-@pytest.mark.parametrize("epoch", [1, 3, 4])
-def test_killed_runs_stop_where_they_would_have(tmp_path, epoch):
-    def fit_on(folder, seed=0, more=()):
-        callbacks = [*stoppers(), *more]
-        model = build(keras.optimizers.SGD(0.02, momentum=0.9), seed)
-        return fit(model, settings(), epochs=9, backup_dir=tmp_path / folder, callbacks=callbacks)
+def fit_until_stopped(folder, seed=0, more=()):
+    model = build(keras.optimizers.SGD(0.02, momentum=0.9), seed)
+    callbacks = [*stoppers(), *more]
+    return fit(model, settings(), epochs=9, backup_dir=folder, callbacks=callbacks)
 
-    whole = fit_on("whole")
-    assert 4 < len(whole.history.epoch) < 9
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    result = fit_until_stopped(tmp_path_factory.mktemp("stopped"))
+    assert 4 < len(result.history.epoch) < 9
+    return result.history.history, result.model.get_weights()
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 4])
+def test_killed_runs_stop_where_they_would_have(tmp_path, epoch, stopped):
     with pytest.raises(KilledError):
-        fit_on("killed", more=[Kill(epoch)])
+        fit_until_stopped(tmp_path, more=[Kill(epoch)])
+    history, weights = stopped
     for _ in range(2):  # goes on; then there is nothing left to do
-        result = fit_on("killed", seed=7)
-        assert result.history.history == whole.history.history
-        assert_close(result.model.get_weights(), whole.model.get_weights(), 0)
+        result = fit_until_stopped(tmp_path, seed=7)
+        assert result.history.history == history
+        assert_close(result.model.get_weights(), weights, 0)
 
 
 @pytest.mark.parametrize("epoch, chains", [(1, 0), (3, 2), (5, 0)])
