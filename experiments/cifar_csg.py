@@ -5,8 +5,8 @@ The paper's first row of Table 1, with its test error and parameters side by sid
   python -m experiments.cifar_csg --model_dir=DIR --dataset=cifar10 --seeds=3 \\
     --network=densenet-bc-40-48 --batch_size=128 --methods=plain,csg,bcsg
 
-That and the defaults are 200 epochs a training; --epochs=2 --train_examples=512 --batch_size=32
-shows one run.
+That and the defaults are 200 epochs a training; --network=resnet8 --epochs=2
+--train_examples=512 --batch_size=32 shows one run.
 
 Each training leaves checkpoints, metrics.jsonl, a SavedModel with dense kernels, one with
 codes and generator folded at load, and generator.npz, which --methods=pretrained takes as

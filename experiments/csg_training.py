@@ -215,7 +215,7 @@ def _task(experiment: CsgExperiment, build: Callable, serving_model: Callable | 
         whiten,
         prepare=crop_and_flip if experiment.augment else None,
         serving_model=serving_model,
-        trial="--epochs=2 --train_examples=512 --batch_size=32",
+        trial="--network=resnet8 --epochs=2 --train_examples=512 --batch_size=32",
     )
 
 

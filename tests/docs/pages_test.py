@@ -4,9 +4,12 @@ import argparse
 import importlib.util
 import pathlib
 import re
+import shlex
 
 import pytest
+from absl import flags
 
+from experiments import config
 from tests.docs.pages import PROGRAMS, ROOT, blocks, pages, run_page
 from tfapprox import registry
 from tfapprox.cli.parser import COMMANDS, Parser
@@ -94,6 +97,18 @@ def test_flags_in_the_text_exist(page):
     spoken = re.findall(r"(?<![\w-])--[a-z]\w+", (ROOT / page).read_text("utf-8"))
     others = {"--flagfile", "--help"}
     assert set(spoken) - others <= _flags()
+
+
+def test_experiments_take_the_flags_of_the_commands_that_show_them():
+    text = (ROOT / "docs" / "experiments.md").read_text("utf-8")
+    commands = re.findall(r"`python -m experiments\.(\w+) (--[^`]+)`", text)
+    assert len(commands) >= 8
+    for name, words in commands:
+        program = importlib.import_module(f"experiments.{name}")
+        shared = program.define_flags is config.define_flags
+        values = flags.FlagValues()
+        program.define_flags(values, **({"cosine_decay": True} if shared else {}))
+        assert values([name, *shlex.split(words)]) == [name], words
 
 
 def test_every_method_is_in_the_table_that_helps_choose():
