@@ -69,11 +69,20 @@ def test_a_binary_killed_at_a_random_moment_goes_on_exactly_as_it_would_have(tmp
         assert [ours[key] for key in LOSSES] == [theirs[key] for key in LOSSES]
 
 
+def language_model(folder, **more):
+    fields = {"dataset": "synthetic", "size": 32, "batch_size": 20, "epochs": 2, **more}
+    return ExperimentConfig(folder, checkpoint_steps=4, sampling=Sampling("nps", 0.5), **fields)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a language model comes to that is trained at one go."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(ptb_lstm.TASK, language_model(folder), "crs", 1, folder)
+
+
 @pytest.mark.parametrize("cut", ["in an epoch", "between epochs"])
-def test_a_language_model_goes_on_with_its_recurrent_states(cut, tmp_path, monkeypatch):
-    fields = {"dataset": "synthetic", "size": 32, "batch_size": 20, "epochs": 2}
-    own = ExperimentConfig(tmp_path, checkpoint_steps=4, sampling=Sampling("nps", 0.5), **fields)
-    whole = train(ptb_lstm.TASK, own, "crs", 1, tmp_path / "whole")
+def test_a_language_model_goes_on_with_its_recurrent_states(cut, whole, tmp_path, monkeypatch):
     calls = []
 
     def batches(*args):
@@ -84,11 +93,9 @@ def test_a_language_model_goes_on_with_its_recurrent_states(cut, tmp_path, monke
 
     monkeypatch.setattr("experiments.harness.training_batches", batches)
     with pytest.raises(KeyboardInterrupt):
-        train(ptb_lstm.TASK, own, "crs", 1, tmp_path / "parts")
+        train(ptb_lstm.TASK, language_model(tmp_path), "crs", 1, tmp_path / "parts")
     monkeypatch.undo()
-    rest = ExperimentConfig(
-        tmp_path, checkpoint_steps=4, sampling=Sampling("nps", 0.5), resume=True, **fields
-    )
+    rest = language_model(tmp_path, resume=True)
     parts = train(ptb_lstm.TASK, rest, "crs", 1, tmp_path / "parts")
     for ours, theirs in zip(parts.history, whole.history, strict=True):
         assert [ours[key] for key in LOSSES] == [theirs[key] for key in LOSSES]
