@@ -18,6 +18,7 @@ TINY = (
     "--dataset=digits",
     "--noaugment",
     "--network=resnet8",
+    "--image_size=16",
     "--train_examples=64",
     "--epochs=3",
     "--at_epoch=1",
@@ -45,7 +46,7 @@ def test_trainings_leave_their_results(flag_values, tmp_path):
     methods = "--methods=reconstruct,original_then_decompose"
     experiment = parse(flag_values, f"--model_dir={tmp_path}", methods, *TINY)
     rows = {row.method: row for row in run_experiment(experiment)}
-    whole = build_network("resnet8", 10).count_params()
+    whole = build_network("resnet8", 10, 16).count_params()
     assert all(row.params <= 0.5 * whole for row in rows.values())
     records = (tmp_path / "reconstruct-0" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in records] == [1, 2, 3]
@@ -61,7 +62,7 @@ def test_trainings_leave_their_results(flag_values, tmp_path):
         assert point["test"] == pytest.approx(rows[point["method"]].test / 100)
     name = "original_then_decompose-0"
     with CcSession(str(tmp_path / name / "saved_model")) as session:
-        (logits,) = session.run({"inputs": np.zeros((1, 32, 32, 3), "float32")}).values()
+        (logits,) = session.run({"inputs": np.zeros((1, 16, 16, 3), "float32")}).values()
     assert logits.shape == (1, 10)
 
 
