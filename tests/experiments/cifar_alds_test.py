@@ -8,10 +8,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from experiments import cifar_alds, image_training
+from experiments import cifar_alds
 from experiments.alds_training import METHODS, run_experiment
 from experiments.image_training import training_process
-from experiments.models import blocks
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
 from tfapprox.training.compress_retrain import load_model
@@ -28,21 +27,6 @@ TINY = (
     "--methods=alds,svd",
     "--drop=1",
 )
-
-
-@pytest.fixture
-def tiny_network(monkeypatch):
-    """Every --network is a residual one of three convolutions; others test the real ones."""
-
-    def build(name, classes, size):
-        x = inputs = keras.Input((size, size, 3))
-        x = blocks.conv_norm_relu(x, 16, 3, "conv1")
-        x = keras.layers.Add()([x, blocks.conv_norm_relu(x, 16, 3, "conv2")])
-        x = blocks.conv_norm_relu(x, 32, 3, "conv3", stride=2)
-        x = keras.layers.GlobalAveragePooling2D()(x)
-        return keras.Model(inputs, keras.layers.Dense(classes, name="logits")(x))
-
-    monkeypatch.setattr(image_training, "build_network", build)
 
 
 def parse(*arguments):

@@ -42,11 +42,11 @@ def parse(values, *arguments):
     return cifar_tucker.experiment_from_flags(values)
 
 
-def test_trainings_leave_their_results(flag_values, tmp_path):
+def test_trainings_leave_their_results(tiny_network, flag_values, tmp_path):
     methods = "--methods=reconstruct,original_then_decompose"
     experiment = parse(flag_values, f"--model_dir={tmp_path}", methods, *TINY)
     rows = {row.method: row for row in run_experiment(experiment)}
-    whole = build_network("resnet8", 10, 16).count_params()
+    whole = tiny_network("tiny", 10, 16).count_params()
     assert all(row.params <= 0.5 * whole for row in rows.values())
     records = (tmp_path / "reconstruct-0" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in records] == [1, 2, 3]
