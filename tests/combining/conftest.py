@@ -48,8 +48,7 @@ def keras3_model(examples):
 
     keras.utils.set_random_seed(0)
     model = small_model(keras)
-    adam = keras.optimizers.Adam(0.01)
-    model.compile(adam, "sparse_categorical_crossentropy", jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
     model.fit(examples.x, examples.y, epochs=3, verbose=0)
     return model
 

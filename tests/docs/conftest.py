@@ -3,13 +3,6 @@
 import numpy as np
 import pytest
 
-# XLA would take longer to compile a step than all of them take.
-LEARNING = {
-    "loss": "sparse_categorical_crossentropy",
-    "metrics": ["accuracy"],
-    "jit_compile": False,
-}
-
 
 def _keras_model(keras):
     layers = keras.layers
@@ -38,7 +31,7 @@ def trained():
     x = (digits.images[:512, :, :, np.newaxis] / 16).astype(np.float32)
     y = digits.target[:512].astype(np.int64)
     model = _keras_model(keras)
-    model.compile("adam", **LEARNING)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x, y, epochs=3, batch_size=32, verbose=0)
     return model, x, y
 
@@ -68,5 +61,5 @@ def reader(trained, exported, tmp_path, monkeypatch, measured_here):
     monkeypatch.chdir(tmp_path)
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    copy.compile("adam", **LEARNING)
+    copy.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return {"__name__": "page", "model": copy, "keras_model": copy, "x": x[:128], "y": y[:128]}

@@ -66,9 +66,7 @@ def build(kind):
     if kind == "csg":
         model = generate_slices(model, (4, 4, 3, 3), 4, seed=0).model
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sgd = keras.optimizers.SGD(0.1, momentum=0.9)
-    # XLA would compile each of many short trainings anew.
-    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
     return train_on_workers(model)
 
 

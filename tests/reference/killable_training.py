@@ -51,8 +51,7 @@ def build():
     schedule = keras.optimizers.schedules.CosineDecay(0.02, 24)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     adam = keras.optimizers.Adam(schedule)
-    # XLA would compile each of many short trainings anew.
-    model.compile(adam, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(adam, loss, metrics=["accuracy"])
     return model
 
 

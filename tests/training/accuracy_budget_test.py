@@ -69,8 +69,7 @@ def build():
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sgd = keras.optimizers.SGD(0.1, momentum=0.9)
-    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss, metrics=["accuracy"])
     return model
 
 

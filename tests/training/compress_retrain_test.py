@@ -55,8 +55,7 @@ def build(seed=0):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2 * STEPS], [0.1, 0.01])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     sgd = keras.optimizers.SGD(schedule, momentum=0.9)
-    # XLA would compile each of many short trainings anew.
-    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(sgd, loss, metrics=["accuracy"])
     return model
 
 

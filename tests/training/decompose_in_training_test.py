@@ -128,9 +128,8 @@ def test_best_weights_of_another_structure_are_not_restored():
 
 
 def test_arrays_are_fitted_in_as_few_calls_as_there_are_structures():
-    model = build(jit_compile="auto")  # compiled by XLA, as Keras does by itself
     result = fit_with_decomposition(
-        model, settings(1), X, Y, epochs=2, batch_size=32, validation_split=0.25, verbose=0
+        build(), settings(1), X, Y, epochs=2, batch_size=32, validation_split=0.25, verbose=0
     )
     assert len(result.history.history["val_accuracy"]) == 2
 

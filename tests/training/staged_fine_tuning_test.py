@@ -58,8 +58,7 @@ def trained(seed=0):
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     sgd = keras.optimizers.SGD(0.2, momentum=0.9)
-    # XLA would compile each of many short trainings anew.
-    model.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
+    model.compile(sgd, loss, metrics=["accuracy"])
     model.fit(epoch_data(0), verbose=0, shuffle=False)
     return model
 

@@ -13,7 +13,7 @@ X = RNG.normal(size=(64, 6, 6, 4)).astype("float32")
 Y = RNG.integers(0, 3, 64)
 
 
-def build(optimizer=None, seed=0, jit_compile=False):
+def build(optimizer=None, seed=0):
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     model = keras.Sequential(
@@ -30,8 +30,7 @@ def build(optimizer=None, seed=0, jit_compile=False):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([12, 20], [0.05, 0.02, 0.01])
     optimizer = optimizer or keras.optimizers.SGD(schedule, momentum=0.9)
-    # By default without XLA, which would compile each of many short trainings anew.
-    model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 
