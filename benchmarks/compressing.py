@@ -21,8 +21,9 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import Spectrum, SpectrumCache
 from tfapprox.decompositions.unfolding import matrix_shape
 from tfapprox.errors import UserError
+from tfapprox.factorizing import factorize_plan
 from tfapprox.fitting import factorize
-from tfapprox.planning import cost_after, factorize_plan, make_plan, offer_tables
+from tfapprox.planning import cost_after, make_plan, offer_tables
 from tfapprox.registry import SELECTOR_METRIC
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.saved_model import SavedModelSource, open_saved_model, write_saved_model

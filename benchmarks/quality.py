@@ -35,7 +35,8 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan, make_plan, offer_tables
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import make_plan, offer_tables
 from tfapprox.registry import DECOMPOSITIONS
 from tfapprox.selection.problem import Budget, CandidateTable
 from tfapprox.serving.inputs import Inputs, read_inputs

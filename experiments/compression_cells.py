@@ -20,7 +20,8 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import cost_after, make_plan, metric_for, no_progress, offer_tables
+from tfapprox.planning import cost_after, make_plan, metric_for, offer_tables
+from tfapprox.progress import no_progress
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 from tfapprox.selection.problem import Budget, CandidateTable

@@ -11,7 +11,8 @@ from tfapprox.accounting.site import Site
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
-from tfapprox.planning import factorize_plan, keep_fastest, make_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import keep_fastest, make_plan
 from tfapprox.registry import SELECTORS
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.selection.latency_table import RelativeTime, add_latency

@@ -13,14 +13,8 @@ from tfapprox.calibration.weights import CovarianceWeight, DiagonalWeight
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
-from tfapprox.planning import (
-    cost_after,
-    factorize_plan,
-    full_rank_plan,
-    make_plan,
-    metric_for,
-    offer_tables,
-)
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import cost_after, full_rank_plan, make_plan, metric_for, offer_tables
 from tfapprox.rewriters.inspection import Inspection, KeptOperation
 from tfapprox.rewriters.plan import Plan
 from tfapprox.selection.problem import Budget, Configuration

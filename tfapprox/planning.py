@@ -12,7 +12,6 @@ from tfapprox.decompositions.blas import for_each_site
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.factorizing import dense_verdict, takes_keras_model
-from tfapprox.factorizing import factorize_plan as factorize_plan  # for those who ask here
 from tfapprox.fitting import factorize, offer_candidates
 from tfapprox.metrics import WEIGHTED_METRICS
 from tfapprox.progress import Progress, no_progress

@@ -1,4 +1,4 @@
-"""How long work tells of its steps."""
+"""How work tells of its steps."""
 
 from collections.abc import Callable
 

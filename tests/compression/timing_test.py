@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
-from tfapprox import planning
+from tfapprox import factorizing, planning
 from tfapprox.compression import compress_saved_model, steps, timing
 from tfapprox.config import CompressionConfig
 from tfapprox.errors import UserError
@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
     def factorize(inspection, plan, *rest):
         state["replaced"].append(len(plan.choices))
-        return planning.factorize_plan(inspection, plan, *rest)
+        return factorizing.factorize_plan(inspection, plan, *rest)
 
     timed = TimedModel(8_000_000, {}, SiteTimingOptions(batch_size=4))
     monkeypatch.setattr(planning, "measure_sites", measure_sites)

@@ -11,7 +11,7 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan
+from tfapprox.factorizing import factorize_plan
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.keras_model import rewrite_keras_model
 from tfapprox.rewriters.keras_order import fold_orders

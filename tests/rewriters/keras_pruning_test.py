@@ -12,7 +12,8 @@ from tfapprox.compression import compress_model
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan, make_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import make_plan
 from tfapprox.rewriters.keras_channels import trace_channels
 from tfapprox.rewriters.keras_cut import cut_keras_model
 from tfapprox.rewriters.keras_inspection import inspect_keras_model

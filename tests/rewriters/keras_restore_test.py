@@ -9,7 +9,7 @@ import tf_keras
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.unfolding import matrix_shape
-from tfapprox.planning import factorize_plan
+from tfapprox.factorizing import factorize_plan
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.keras_model import rewrite_keras_model
 from tfapprox.rewriters.keras_restore import chains_of, restore_keras_model

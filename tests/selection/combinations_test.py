@@ -17,7 +17,8 @@ from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.slice_generator import SliceShape
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import InfeasibleBudgetError, UserError
-from tfapprox.planning import factorize_plan, make_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import make_plan
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.selection.greedy import score_tables
 from tfapprox.selection.problem import Budget, Problem

@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 
 from tfapprox.decompositions.spectra import SpectrumCache
-from tfapprox.planning import factorize_plan, full_rank_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import full_rank_plan
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 from tfapprox.serving.cc_loader import CcSession
 

@@ -13,7 +13,8 @@ from tfapprox import Budget, CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan, make_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import make_plan
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 from tfapprox.rewriters.saved_model.files import SavedModelFiles
 from tfapprox.rewriters.saved_model.values import new_variables, write_values

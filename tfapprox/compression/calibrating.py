@@ -20,7 +20,7 @@ from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.fitting import factorize
-from tfapprox.planning import Progress
+from tfapprox.progress import Progress
 from tfapprox.rewriters.inspection import Inspection
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.calibration_data import CalibrationData

@@ -7,7 +7,8 @@ from pathlib import Path
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.compression.steps import Clock, model_size, require_passed
 from tfapprox.compression.traces import disk_bytes, leave_traces
-from tfapprox.planning import Progress, cost_after, no_progress
+from tfapprox.planning import cost_after
+from tfapprox.progress import Progress, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import ModelSize, Report
 from tfapprox.rewriters.agreement import Verification

@@ -14,7 +14,8 @@ from tfapprox.config import CompressionConfig, check_config
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
 from tfapprox.fitting import make_score
-from tfapprox.planning import Progress, cost_after, no_progress
+from tfapprox.planning import cost_after
+from tfapprox.progress import Progress, no_progress
 from tfapprox.report.environment import collect_environment, peak_memory_bytes
 from tfapprox.report.report import Report
 from tfapprox.report.spectra import collect_spectra

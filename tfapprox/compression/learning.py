@@ -6,7 +6,7 @@ from typing import Any
 
 from tfapprox.compression.job import Job
 from tfapprox.compression.steps import Clock
-from tfapprox.planning import Progress
+from tfapprox.progress import Progress
 from tfapprox.serving.signature import default_signature, read_signatures
 from tfapprox.training.distillation_config import Distillation, RefinedBlock
 

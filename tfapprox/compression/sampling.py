@@ -15,7 +15,7 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.compression.joint import write_planned
 from tfapprox.decompositions import column_row
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.report.report import Report
 from tfapprox.rewriters.plan import Plan, Verdict
 from tfapprox.rewriters.publish import check_target

@@ -15,7 +15,7 @@ from tfapprox.compression.joint import write_planned
 from tfapprox.decompositions.generated import NAME, generate, usual_shape
 from tfapprox.decompositions.slice_generator import SliceShape
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.report.report import Report
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.publish import check_target

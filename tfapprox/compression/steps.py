@@ -11,7 +11,9 @@ from tfapprox.compression.calibrating import Calibration, anchor, correct_biases
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
-from tfapprox.planning import Progress, factorize_plan, make_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import make_plan
+from tfapprox.progress import Progress
 from tfapprox.report.report import ModelSize
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.inspection import Inspection

@@ -12,7 +12,7 @@ from tfapprox.compression.saved_model import ModelPath, compress_saved_model, op
 from tfapprox.config import CompressionConfig, check_config
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError, VerificationError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.report.report import Report
 from tfapprox.report.sweep import Sweep, SweepPoint, ratio_name
 from tfapprox.rewriters.plan import EXTRA

@@ -7,7 +7,8 @@ from tfapprox.accounting.site import Site
 from tfapprox.compression.job import Job
 from tfapprox.config import CompressionConfig
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, keep_fastest
+from tfapprox.planning import keep_fastest
+from tfapprox.progress import Progress
 from tfapprox.rewriters.plan import Plan
 from tfapprox.serving.benchmark import LatencyRequest, measure_saved_models
 from tfapprox.serving.inputs import Inputs, generate_inputs

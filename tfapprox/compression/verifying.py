@@ -6,7 +6,7 @@ from pathlib import Path
 from tfapprox.compression.job import Job
 from tfapprox.compression.steps import require_passed
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress
+from tfapprox.progress import Progress
 from tfapprox.rewriters.agreement import Verification
 
 

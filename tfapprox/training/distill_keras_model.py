@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.keras_graph import layers_by_path
 from tfapprox.training.distillation import collect_examples, distill, halves
 from tfapprox.training.distillation_config import Distillation, DistillationConfig

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.saved_model.values import loaded_variables, new_variables, write_values
 from tfapprox.serving.calibration_data import CalibrationData
 from tfapprox.serving.inputs import Inputs, has_batch_axis

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.serving.inputs import Inputs
 from tfapprox.training.adam import Adam
 from tfapprox.training.distillation_config import Distillation, DistillationConfig

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.flat_graph import FlatGraph
 from tfapprox.training.distill_keras_model import call_by_keys, keyed, new_variables
 from tfapprox.training.distillation import collect_examples, halves

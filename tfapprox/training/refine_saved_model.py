@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.saved_model.flattening import flatten
 from tfapprox.rewriters.saved_model.values import new_variables, write_values
 from tfapprox.serving.calibration_data import CalibrationData

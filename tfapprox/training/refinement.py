@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from tfapprox.errors import UserError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.flat_graph import FlatGraph, numbered
 from tfapprox.serving.inputs import Inputs
 from tfapprox.training.blocks import Block, find_blocks

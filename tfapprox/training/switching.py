@@ -9,7 +9,8 @@ from tfapprox.accounting.factorization import Factorization
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan, make_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import make_plan
 from tfapprox.rewriters.keras_graph import check_graph_model
 from tfapprox.rewriters.keras_inspection import inspect_keras_model
 from tfapprox.rewriters.keras_model import rewrite_keras_model

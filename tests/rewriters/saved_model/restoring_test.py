@@ -13,7 +13,8 @@ from tests.corpus.building import CORPUS
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.errors import UserError
-from tfapprox.planning import factorize_plan, full_rank_plan
+from tfapprox.factorizing import factorize_plan
+from tfapprox.planning import full_rank_plan
 from tfapprox.rewriters.plan import EXTRA
 from tfapprox.rewriters.saved_model import open_saved_model, write_saved_model
 from tfapprox.rewriters.saved_model.matching import LINEAR

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfapprox.accounting.factorization import Factorization, Stage
 from tfapprox.errors import UserError, VerificationError
-from tfapprox.planning import Progress, no_progress
+from tfapprox.progress import Progress, no_progress
 from tfapprox.rewriters.agreement import Verification
 from tfapprox.rewriters.plan import EXTRA
 from tfapprox.rewriters.publish import check_target, staged
