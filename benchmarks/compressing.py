@@ -14,30 +14,36 @@ import numpy as np
 
 from benchmarks.command import say
 from benchmarks.networks import Sizes, export_network
+from benchmarks.scoring import OutputScore
 from tfapprox.accounting.factorization import Factorization
 from tfapprox.accounting.site import Site
 from tfapprox.compression.timing import time_original
 from tfapprox.config import CompressionConfig
+from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import Spectrum, SpectrumCache
 from tfapprox.decompositions.unfolding import matrix_shape
-from tfapprox.errors import UserError
+from tfapprox.errors import InfeasibleBudgetError, UserError
 from tfapprox.factorizing import factorize_plan
 from tfapprox.fitting import factorize
 from tfapprox.planning import cost_after, make_plan, offer_tables
-from tfapprox.registry import SELECTOR_METRIC
+from tfapprox.registry import SELECTOR_METRIC, SELECTORS
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.saved_model import SavedModelSource, open_saved_model, write_saved_model
 from tfapprox.selection.problem import Budget, CandidateTable, Configuration
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import SiteTimingOptions, measure_sites
 
+_ABOUT_THREE = CandidateOptions((0,), (2, 3))  # slices, of which 3 divides few channels
+_PLAIN = CandidateOptions((0,))
+_OFFERED = {"alds_error": _ABOUT_THREE, "alds_simple": _ABOUT_THREE, "svd_error": _PLAIN}
+
 WAYS: dict[str, dict] = {
-    "uniform": {"selector": "uniform", "kind": "macs"},
-    "alds": {"selector": "alds", "kind": "macs"},
+    **{name: {"selector": name, "kind": "macs"} for name in SELECTORS if name != "latency"},
     "alds, timed": {"selector": "alds", "kind": "macs", "faster": True},
     "latency, of MACs": {"selector": "latency", "kind": "macs"},
     "latency": {"selector": "latency", "kind": "latency"},
 }
+_FLOORS = (384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8)  # EVBMF finds but noise in noise
 STEPS = ("time", "tables", "plan", "write")
 _MEMORY = 2**32  # of the singular vectors that all results of a network share
 
@@ -77,7 +83,9 @@ class Workplace:
         """Returns the settings of a way."""
         settings = dict(WAYS[way])
         budget = Budget(settings.pop("kind"), keep=keep)
-        return CompressionConfig(budget, batch_size=self._setting.batch, **settings)
+        candidates = _OFFERED.get(settings["selector"], CandidateOptions())
+        batch = self._setting.batch
+        return CompressionConfig(budget, candidates=candidates, batch_size=batch, **settings)
 
     def prepare(self, step: str, ways: list[str], keeps: list[float]) -> None:
         """Does one of `STEPS`, unless it was done before."""
@@ -104,10 +112,12 @@ class Workplace:
         return self._opened
 
     def _tables(self, config: CompressionConfig) -> list[CandidateTable]:
-        metric = SELECTOR_METRIC[config.selector]
-        place = self.folder / f"tables-{metric}.pickle"
+        name = SELECTOR_METRIC[config.selector]
+        if config.candidates != CandidateOptions():
+            name += f"-{config.candidates.schemes}-{config.candidates.slices}".replace(" ", "")
+        place = self.folder / f"tables-{name}.pickle"
         if not place.exists():
-            say(f"{self._name}: candidates, {metric} norm")
+            say(f"{self._name}: candidates, {name}")
             tables = offer_tables(self.opened.inspection, config, self._spectra)
             place.with_suffix(".unfinished").write_bytes(pickle.dumps(tables))
             place.with_suffix(".unfinished").rename(place)
@@ -147,14 +157,30 @@ class Workplace:
         tables = self._tables(config)
         timed = self._timed(config) if config.measures_latency else None
         say(f"{self._name}: planning {way}, keep {keep:g}")
-        inspection = self.opened.inspection
         try:
-            plan = make_plan(inspection, config, _Shapes(), _told, timed, tables=tables)
+            plan = self._feasible_plan(config, tables, timed)
         except UserError as error:
             place.with_suffix(".json").write_text(json.dumps({"note": str(error)}))
             return None
         place.write_text(plan.to_json())
         return plan
+
+    def _feasible_plan(
+        self, config: CompressionConfig, tables: list[CandidateTable], timed: TimedModel | None
+    ) -> Plan:
+        inspection = self.opened.inspection
+        score = None
+        if config.selector == "greedy":
+            score = OutputScore(self.source, inspection.sites, self._spectra)
+        floors = _FLOORS if config.selector == "evbmf" else (0,)
+        for floor in floors:
+            tried = dataclasses.replace(config, evbmf_floor=floor)
+            try:
+                return make_plan(inspection, tried, _Shapes(), _told, timed, score, tables)
+            except InfeasibleBudgetError:
+                if floor == floors[-1]:
+                    raise
+        raise AssertionError("floors are never empty")
 
     def _write(self, way: str, keep: float) -> None:
         target = self.model(way, keep)

@@ -8,6 +8,8 @@ from tfapprox.accounting.site import Site
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.decompositions.spectra import SpectrumCache
 from tfapprox.decompositions.svd import SvdDecomposition
+from tfapprox.planning import cost_after
+from tfapprox.registry import SELECTORS
 from tfapprox.serving.workload import ChainForm
 
 
@@ -34,4 +36,17 @@ def test_every_way_and_keep_has_a_model_of_its_own(tmp_path):
 def test_only_ways_that_look_at_the_clock_depend_on_what_candidates_are_timed_at(tmp_path):
     one, other = (Workplace(tmp_path, "VGG16", QUICK, s) for s in (Setting(1, 1), Setting(8, 2)))
     same = [way for way in WAYS if one.model(way, 0.5) == other.model(way, 0.5)]
-    assert same == ["uniform", "alds"]
+    assert same == [name for name in sorted(SELECTORS) if name != "latency"]
+
+
+def test_every_selector_has_a_way():
+    assert {settings["selector"] for settings in WAYS.values()} == set(SELECTORS)
+
+
+def test_greedy_and_evbmf_meet_a_budget_on_random_weights(tmp_path):
+    place = Workplace(tmp_path, "LSTM", QUICK, Setting(1, 1))
+    for way in ("evbmf", "greedy"):
+        for step in ("tables", "plan"):
+            place.prepare(step, [way], [0.5])
+        plan = place._plan(way, 0.5)
+        assert cost_after(place.opened.inspection, plan).macs <= 0.5 * place.opened.inspection.macs

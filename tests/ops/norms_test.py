@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfapprox.ops import norms
 from tfapprox.ops.norms import channel_norms, column_norms, kernel_channel_norms, row_norms
 
 
@@ -20,6 +21,16 @@ def test_norms_are_those_of_the_axes_they_name(jit):
     squares = np.square(kernel)
     np.testing.assert_allclose(last, np.sqrt(squares.sum((0, 1, 2))), rtol=1e-5)
     np.testing.assert_allclose(inputs, np.sqrt(squares.sum((0, 1, 3))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(11, 3), (64, 3), (1, 40)])
+def test_norms_of_arrays_taken_in_pieces_are_those_of_the_whole(shape, monkeypatch):
+    monkeypatch.setattr(norms, "_PIECE", 10)
+    monkeypatch.setattr(norms, "_MOST_PIECES", 7)
+    x = tf.random.stateless_normal(shape, [0, 3])
+    assert 1 <= len(norms._pieces(x)) <= 7
+    np.testing.assert_allclose(column_norms(x), np.linalg.norm(x, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(row_norms(x), np.linalg.norm(x, axis=1), rtol=1e-5)
 
 
 def test_norms_take_half_precision_and_any_number_of_rows_and_columns():

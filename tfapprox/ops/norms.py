@@ -6,22 +6,26 @@ from tfapprox.ops.by_compiler import by_compiler
 
 # Sign vectors behind the estimate of ||AB||_F^2.
 _PROBES = 4
+# Squares of so many entries at once stay in the cache; arrays of over 32 MB would moreover be
+# new memory in every step, whose first touch costs more than the squares.
+_PIECE = 2**20
+_MOST_PIECES = 32
 
 
 def row_norms(x: tf.Tensor) -> tf.Tensor:
     """Returns ||x[i, :]||, float32 [n], for x [n, m]."""
-    return _root(_row_sums(tf.square(_stopped(x))))
+    pieces = [_row_sums(tf.square(piece)) for piece in _pieces(_stopped(x))]
+    return _root(tf.concat(pieces, 0))
 
 
 def column_norms(x: tf.Tensor) -> tf.Tensor:
     """Returns ||x[:, j]||, float32 [m], for x [n, m]."""
-    # On CPUs einsum("ij,ij->j") takes up to four times as long.
-    squares = tf.square(_stopped(x))
+    x = _stopped(x)
 
-    def product() -> tf.Tensor:
-        return tf.matmul(tf.ones([1, tf.shape(squares)[0]], squares.dtype), squares)[0]
+    def products() -> tf.Tensor:
+        return tf.add_n([_column_sums(tf.square(piece)) for piece in _pieces(x)])
 
-    return _root(by_compiler(product, lambda: tf.reduce_sum(squares, 0)))
+    return _root(by_compiler(products, lambda: tf.reduce_sum(tf.square(x), 0)))
 
 
 def channel_norms(x: tf.Tensor) -> tf.Tensor:
@@ -55,6 +59,21 @@ def random_signs(shape: list[int], seed: tf.Tensor, dtype: tf.DType) -> tf.Tenso
 def fold_in(seed: tf.Tensor | None, number: int) -> tf.Tensor | None:
     """Returns another seed for another use; None stays None."""
     return None if seed is None else tf.random.experimental.stateless_fold_in(seed, number)
+
+
+def _pieces(x: tf.Tensor) -> list[tf.Tensor]:
+    """Returns views of consecutive rows of x [n, m], one of all if its size isn't known."""
+    entries = x.shape.num_elements()
+    if entries is None or entries <= _PIECE:
+        return [x]
+    count = min(_MOST_PIECES, -(-entries // _PIECE))
+    step = -(-x.shape[0] // count)
+    return [x[start : start + step] for start in range(0, x.shape[0], step)]
+
+
+def _column_sums(x: tf.Tensor) -> tf.Tensor:
+    """Returns the sums of the columns; on CPUs einsum("ij->j") takes up to four times as long."""
+    return tf.matmul(tf.ones([1, tf.shape(x)[0]], x.dtype), x)[0]
 
 
 def _row_sums(x: tf.Tensor) -> tf.Tensor:
