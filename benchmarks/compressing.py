@@ -29,6 +29,7 @@ from tfapprox.planning import cost_after, make_plan, offer_tables
 from tfapprox.registry import SELECTOR_METRIC, SELECTORS
 from tfapprox.rewriters.plan import Plan
 from tfapprox.rewriters.saved_model import SavedModelSource, open_saved_model, write_saved_model
+from tfapprox.selection.greedy import ScoreCache
 from tfapprox.selection.problem import Budget, CandidateTable, Configuration
 from tfapprox.serving.model_latency import TimedModel
 from tfapprox.serving.site_latency import SiteTimingOptions, measure_sites
@@ -171,7 +172,9 @@ class Workplace:
         inspection = self.opened.inspection
         score = None
         if config.selector == "greedy":
-            score = OutputScore(self.source, inspection.sites, self._spectra)
+            sites = inspection.sites
+            outputs = OutputScore(self.source, sites, self._spectra)
+            score = ScoreCache(outputs, sites, self.folder / "scores.json")
         floors = _FLOORS if config.selector == "evbmf" else (0,)
         for floor in floors:
             tried = dataclasses.replace(config, evbmf_floor=floor)

@@ -6,9 +6,10 @@ TensorFlow's C++ loader, at several batch sizes and numbers of threads.
 
   python -m benchmarks.inference --networks VGG16,ResNet50 --keeps 0.5 --batch_sizes 8
 
-The way "latency" spends a latency budget; "latency, of MACs" and "alds, timed" spend a budget
-of MACs on candidates that were measured to be faster than the dense operation. Candidates are
-timed at --plan_batch and --plan_threads, and the same models measured at every setting.
+Every selector spends a budget of MACs. "latency, of MACs" and "alds, timed" spend theirs on
+candidates that were measured to be faster than the dense operation; "latency" spends a budget
+of latency. Only these three look at the clock: candidates are timed at --plan_batch and
+--plan_threads, and the same models measured at every setting.
 
 Everything stays in --work_dir, every measurement as soon as it is made: a run that was stopped
 goes on where it was. Steps that need no quiet machine can be made before: --steps tables,write.
