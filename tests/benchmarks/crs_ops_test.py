@@ -23,7 +23,7 @@ def test_a_row_sets_the_best_sampled_form_against_every_baseline():
     wall["torch 1.0"] = 9.0
     cpu = {**wall, "exact": 12.0}
     seconds = [{name: np.full(3, x) for name, x in clock.items()} for clock in (wall, cpu)]
-    (row,) = crs_ops.summarise("case", Timings(*seconds), [0.5])
+    (row,) = crs_ops.summarise({"case": "case"}, Timings(*seconds), [0.5])
     assert row.values["form"] == "graph"
     assert row.ratios["over best exact"].median == 2
     assert row.values["CPU over stock"] == 4
