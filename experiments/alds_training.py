@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 
 from experiments.console import wide_console
 from experiments.export import export_saved_model
-from experiments.image_training import ImageTraining
+from experiments.image_training import ImageTraining, keep_to_model_dir
 from tfapprox.config import CompressionConfig
 from tfapprox.decompositions.options import CandidateOptions
 from tfapprox.errors import UserError
@@ -73,6 +73,14 @@ class AldsExperiment:
             raise UserError(f"--methods must be among {', '.join(METHODS)}, got {self.methods}")
         self.config_of(self.methods[0], 0)
 
+    @property
+    def result_settings(self) -> dict[str, Any]:
+        """What the results of every method, seed and ratio depend on."""
+        own = {"retrain_epochs": self.retrain_epochs, "exclude": self.exclude}
+        # Where each ratio starts from the one before it, others are another way there.
+        chain = {"iterative_keeps": self.keeps} if self.mode == "iterative" else {}
+        return self.training.result_settings | own | chain
+
     def config_of(self, method: str, seed: int) -> RetrainConfig:
         """Returns a method's settings."""
         selector, decompositions, candidates = METHODS[method]
@@ -102,10 +110,12 @@ def run_experiment(experiment: AldsExperiment) -> list[TradeOff]:
     What is finished is not done again.
 
     Raises:
-      UserError: data are missing, or the settings do not fit the network.
+      UserError: data are missing, the settings do not fit the network, or model_dir has
+        results of others.
     """
     config = experiment.training.config
     data = experiment.training.load()
+    keep_to_model_dir(experiment)
     rows: dict[tuple, TradeOff] = {}
     for seed in range(config.seed, config.seed + config.seeds):
         for method in experiment.methods:

@@ -26,6 +26,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from experiments.command import run_command, save_flags
 from experiments.config import ExperimentConfig
 from experiments.csg_methods import METHODS, SliceSettings, find_network
 from experiments.csg_training import CsgExperiment, run_experiment
@@ -134,22 +135,13 @@ def _slice_shape(words: Sequence[str]) -> Any:
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """Runs the experiment that the flags describe; returns the exit status."""
     logging.set_verbosity(logging.INFO)
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+
+    def train() -> None:
         experiment = experiment_from_flags(values)
-        folder = experiment.config.model_dir
-        folder.mkdir(parents=True, exist_ok=True)
-        # Replay with --flagfile=MODEL_DIR/flags.txt.
-        module = values.find_module_defining_flag("model_dir")
-        own = values.flags_by_module_dict()[str(module)]
-        text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
-        (folder / "flags.txt").write_text(text)
+        save_flags(values, experiment.config.model_dir)
         run_experiment(experiment)
-    except (UserError, OSError) as error:
-        print(f"cifar_csg: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command("cifar_csg", argv, train)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags, logging
 from rich.table import Table
 
+from experiments.command import run_command, save_flags
 from experiments.console import wide_console
 from experiments.datasets import Split, load_images
 from experiments.models.mnist_cnn import mnist_cnn
@@ -186,18 +187,17 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """Runs the experiment that the flags describe; returns the exit status."""
     logging.set_verbosity(logging.WARNING)
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+
+    def measure() -> None:
         if not values.model_dir:
             raise UserError("--model_dir is required: it gets models and results")
         fields = {field.name for field in dataclasses.fields(CombineConfig)} - {"model_dir"}
         settings: dict[str, Any] = {name: values[name].value for name in fields}
-        show(*run_experiment(CombineConfig(pathlib.Path(values.model_dir), **settings)))
-    except UserError as error:
-        print(f"combine_mnist: {error}", file=sys.stderr)
-        return 2
-    return 0
+        config = CombineConfig(pathlib.Path(values.model_dir), **settings)
+        save_flags(values, config.model_dir)
+        show(*run_experiment(config))
+
+    return run_command("combine_mnist", argv, measure)
 
 
 if __name__ == "__main__":

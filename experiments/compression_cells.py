@@ -13,6 +13,7 @@ from experiments.compression_latencies import measure_latencies
 from experiments.compression_methods import FEWEST_TO_TRAIN, LARGE, MAIN, METHODS, Settings
 from experiments.compression_subjects import Subject
 from experiments.compression_training import TRAININGS, train
+from experiments.settings_file import keep_to_settings
 from tfapprox.compression.calibrating import Calibration, calibrate, saved_model_target
 from tfapprox.compression.steps import Clock, decide
 from tfapprox.compression.timing import time_original
@@ -31,6 +32,7 @@ from tfapprox.serving.signature import read_signatures
 
 _BATCH = 64
 _TAGS = ("serve",)
+_EXTENSIBLE = ("keeps", "methods", "refined", "distilled")  # more cells, not others
 
 
 class Laboratory:
@@ -44,7 +46,8 @@ class Laboratory:
         self._opened: Any = None
         self._reference: Mapping[str, np.ndarray] | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        _check_settings(folder / "settings.json", settings)
+        shared = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _EXTENSIBLE}
+        keep_to_settings(folder / "settings.json", shared, "name another --work_dir")
 
     def cell(self, method: str, keep: float) -> dict[str, Any]:
         """Returns the record of one cell; from its file, if it was measured before."""
@@ -231,22 +234,6 @@ class Laboratory:
             target = saved_model_target(opened, data, _TAGS)
             self._calibrations[key] = calibrate(opened.inspection, config, target, no_progress)
         return self._calibrations[key]
-
-
-def _check_settings(file: pathlib.Path, settings: Settings) -> None:
-    """Refuses a folder whose cells were measured otherwise; more cells are welcome."""
-    extensible = ("keeps", "methods", "refined", "distilled")
-    wanted = {k: v for k, v in dataclasses.asdict(settings).items() if k not in extensible}
-    wanted = json.loads(json.dumps(wanted))
-    if not file.exists():
-        _write(file, wanted)
-    found = json.loads(file.read_text())
-    changed = [name for name, value in wanted.items() if found.get(name) != value]
-    if changed:
-        raise UserError(
-            f"{file.parent} has cells with {changed[0]} {found.get(changed[0])!r}, not "
-            f"{wanted[changed[0]]!r}: name another --work_dir"
-        )
 
 
 def _error(y: np.ndarray, t: np.ndarray) -> float:

@@ -14,6 +14,14 @@ from tfapprox.sampling.variants import VARIANTS
 
 METHODS = ("exact", "crs", "crs_exact_end", "meprop")
 
+# Where, how fast and what else to train: a training comes to the same with others of these.
+_BESIDES = (
+    *("model_dir", "data_dir", "methods", "seed", "seeds", "deterministic", "compress"),
+    *("distribution_strategy", "jit_compile", "checkpoint_steps", "resume"),
+)
+# Of sampled methods alone.
+_OF_SAMPLING = ("sampling", "approximate_layers", "meprop_ratio", "exact_share", "evaluation")
+
 
 @dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
@@ -85,6 +93,13 @@ class ExperimentConfig:
         if method == "meprop":
             return Sampling(mode="meprop", backward_ratio=self.meprop_ratio)
         return self.sampling if method in ("crs", "crs_exact_end") else None
+
+    def settings_of(self, method: str) -> dict[str, Any]:
+        """Returns what a training by the method depends on, its seed apart."""
+        sampling = self.sampling_of(method)
+        leave_out = _BESIDES if sampling else _BESIDES + _OF_SAMPLING
+        own = {k: v for k, v in dataclasses.asdict(self).items() if k not in leave_out}
+        return own | ({"sampling": dataclasses.asdict(sampling)} if sampling else {})
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "model_dir": str(self.model_dir)}

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
+from experiments.command import run_command
 from tfapprox.errors import UserError
 from tfapprox.sampling.column_row import approximate_product
 from tfapprox.sampling.expected_error import error_bound
@@ -96,9 +97,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 def main(argv: Sequence[str]) -> int:
     values = flags.FLAGS
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+
+    def average() -> None:
         if not values.output_dir:
             raise UserError("--output_dir is required: it gets the errors and the curves")
         folder = pathlib.Path(values.output_dir)
@@ -111,10 +111,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"{title}: wrote {folder / name}.{values.format}")
         body = {"ratios": RATIOS, "size": values.size, "runs": values.runs, "errors": results}
         (folder / "errors.json").write_text(json.dumps(body, indent=1))
-    except UserError as error:
-        print(f"crs_error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command("crs_error", argv, average)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ class CsgExperiment:
     train_examples: int = 0
     tune_epochs: int = 1
 
+    def result_settings_of(self, method: str) -> dict[str, Any]:
+        """Returns what a training by the method depends on, beside `config`."""
+        names = ["network", "image_size", "augment", "train_examples"]
+        names += ["slices"] * (method not in ("plain", "fp16"))
+        return {name: value for name, value in dataclasses.asdict(self).items() if name in names}
+
     def __post_init__(self):
         unknown = [method for method in self.methods if method not in METHODS]
         if unknown or not self.methods:
@@ -168,7 +174,7 @@ def _train(experiment: CsgExperiment, method: str, seed: int, folder: pathlib.Pa
         finished.append(model)
         return strip_slices(model) if _generators(model) else model
 
-    task = _task(experiment, build, serving_model)
+    task = _task(experiment, method, build, serving_model)
     result = train(task, config, method, seed, folder)
     error = 100 * (1 - result.history[-1]["test_accuracy"])
     return _row(method, finished[0], error, result.step_seconds, folder)
@@ -176,7 +182,7 @@ def _train(experiment: CsgExperiment, method: str, seed: int, folder: pathlib.Pa
 
 def _post(experiment: CsgExperiment, method: str, seed: int, folder: pathlib.Path) -> Row:
     """Fits codes and generator to the plain network; nothing is trained."""
-    task = _task(experiment, lambda config, data: None, None)
+    task = _task(experiment, method, lambda config, data: None, None)
     config = dataclasses.replace(experiment.config, seed=seed)
     data = task.load(config)
     model = _fitted(experiment, data, seed)
@@ -198,7 +204,9 @@ def _row(method: str, model: Any, error: float, seconds: float, folder: pathlib.
     return Row(method, params, error, None, dense, folded, seconds)
 
 
-def _task(experiment: CsgExperiment, build: Callable, serving_model: Callable | None) -> Task:
+def _task(
+    experiment: CsgExperiment, method: str, build: Callable, serving_model: Callable | None
+) -> Task:
     size = experiment.image_size
 
     def load(config: ExperimentConfig) -> Data:
@@ -216,6 +224,7 @@ def _task(experiment: CsgExperiment, build: Callable, serving_model: Callable | 
         prepare=crop_and_flip if experiment.augment else None,
         serving_model=serving_model,
         trial="--network=resnet8 --epochs=2 --train_examples=512 --batch_size=32",
+        settings=experiment.result_settings_of(method),
     )
 
 

@@ -19,6 +19,7 @@ from experiments.datasets import Data, Split
 from experiments.export import export_saved_model
 from experiments.memory import peak_memory, reset_peak_memory
 from experiments.progress import TrainingProgress, training_progress
+from experiments.settings_file import keep_to_settings
 from experiments.task import Task
 from experiments.training_log import Record, RecordFile, merge, tensorboard
 from tfapprox.errors import UserError
@@ -81,7 +82,8 @@ def train(
     it would have.
 
     Raises:
-      UserError: data are missing, or settings do not fit the model.
+      UserError: data are missing, settings do not fit the model, or the folder has a
+        training with others, to be resumed.
     """
     if config.compress and task.measure != "accuracy":
         raise UserError(f"--compress is for image classifiers, not for {task.name}")
@@ -177,6 +179,12 @@ class _Training:
         self._total = config.steps or config.epochs * self._steps
         share = config.exact_share if method == "crs_exact_end" else 0.0
         self._sampled_steps = self._total - round(share * self._total)
+        kept = folder / "settings.json"
+        if not config.resume:
+            kept.unlink(missing_ok=True)
+        settings = {"experiment": task.name, "method": method, **config.settings_of(method)}
+        remedy = f"give what {kept} says, or another --model_dir"
+        keep_to_settings(kept, settings | {"seed": seed} | dict(task.settings), remedy)
         self._state = state = _checkpoints(model, folder / "checkpoints", config.resume)
         done = (state.epoch, state.step)
         self._epochs = RecordFile(

@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import pathlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ import tensorflow as tf
 from absl import flags, logging
 from tensorflow import keras
 
+from experiments.command import run_command, save_flags
 from experiments.config import ExperimentConfig, show_in_help
 from experiments.datasets import Data, Split, load_images
 from experiments.harness import strategy_of, training_batches
@@ -22,6 +21,7 @@ from experiments.models.densenet import DenseNetConfig, densenet
 from experiments.models.resnet_cifar import resnet_cifar
 from experiments.models.vgg import vgg
 from experiments.models.wide_resnet import wide_resnet
+from experiments.settings_file import keep_to_settings
 from experiments.task import Task
 from tfapprox.errors import UserError
 
@@ -83,6 +83,12 @@ class ImageTraining:
     def __post_init__(self):
         if self.image_size not in (_SIZE, _SIZE // 2):
             raise UserError(f"--image_size must be {_SIZE} or {_SIZE // 2}, got {self.image_size}")
+
+    @property
+    def result_settings(self) -> dict[str, Any]:
+        """What the trained weights depend on, the seed apart."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return own | {"config": self.config.settings_of("exact")}
 
     def load(self) -> Data:
         """Returns the data, cut short if asked for: no more is validated than trained on.
@@ -226,18 +232,31 @@ def run_from_flags(
       run_experiment: trains and writes results.
     """
     logging.set_verbosity(logging.INFO)
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+
+    def train() -> None:
         experiment = experiment_from_flags(flags.FLAGS)
-        write_flags(flags.FLAGS, experiment.training.config.model_dir)
+        # Those of `define_training_flags`, and the binary's own.
+        folder = experiment.training.config.model_dir
+        save_flags(flags.FLAGS, folder, of=("model_dir", "network"))
         logging.info("%s: %s", name, length_of(experiment, flags.FLAGS.preset))
         with training_process(experiment.training.config):
             run_experiment(experiment)
-    except (UserError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_command(name, argv, train)
+
+
+def keep_to_model_dir(experiment: Any) -> None:
+    """Makes sure that what is in model_dir, if anything, was trained with the same settings.
+
+    Args:
+      experiment: has `training.config` and `result_settings`.
+
+    Raises:
+      UserError: there are results of others.
+    """
+    file = experiment.training.config.model_dir / "settings.json"
+    remedy = f"give what {file} says, or another --model_dir"
+    keep_to_settings(file, experiment.result_settings, remedy)
 
 
 def length_of(experiment: Any, preset: str) -> str:
@@ -248,17 +267,6 @@ def length_of(experiment: Any, preset: str) -> str:
         f"methods: {len(experiment.methods)}, seeds: {config.seeds}"
     )
     return told if preset == "small" else f"{told}; --preset=small takes minutes"
-
-
-def write_flags(values: flags.FlagValues, folder: pathlib.Path) -> None:
-    """Writes a binary's flags so that --flagfile=MODEL_DIR/flags.txt runs the same again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # Those of `define_training_flags`, and the binary's own.
-    modules: list[Any] = [values.find_module_defining_flag(x) for x in ("model_dir", "network")]
-    by_module = values.flags_by_module_dict()
-    own = [flag for module in dict.fromkeys(modules) for flag in by_module[module]]
-    text = "".join(f"{flag.serialize()}\n" for flag in own if flag.serialize())
-    (folder / "flags.txt").write_text(text)
 
 
 def build_network(name: str, classes: int, size: int = _SIZE) -> Any:

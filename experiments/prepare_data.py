@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import app, flags
 
+from experiments.command import run_command
 from experiments.corpus import PARTS, text_path
 from experiments.image_files import find_pictures, read_images
 from experiments.prepared_data import download, store_images, store_pictures, store_text
@@ -72,18 +73,15 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 def main(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> int:
     """Prepares what the flags say; returns the exit status."""
-    try:
-        if len(argv) > 1:
-            raise UserError(f"unexpected argument {argv[1]!r}: everything is a flag, see --help")
+
+    def lay_out() -> None:
         if not values.name:
             raise UserError("--name is required: experiments ask for it by --dataset=NAME")
         place = prepare(values.name, values.source, values.data_dir, values.examples)
-    except UserError as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
-        return 2
-    print(f"{values.name} lies in {place}; use it with --dataset={values.name}", end="")
-    print(f" --data_dir={values.data_dir}" if values.data_dir else "")
-    return 0
+        print(f"{values.name} lies in {place}; use it with --dataset={values.name}", end="")
+        print(f" --data_dir={values.data_dir}" if values.data_dir else "")
+
+    return run_command("prepare_data", argv, lay_out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a training experiment is made of."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from tensorflow import keras
@@ -30,6 +30,7 @@ class Task:
       serving_model: configuration, data and the trained model (stock layers) to the
         model that is exported.
       trial: flags of a run of a minute or so, for those who only want to see one.
+      settings: what else a training depends on, beside the configuration.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Task:
     exclude: str | None = None
     serving_model: Callable[[ExperimentConfig, Data, Model], Model] | None = None
     trial: str = ""
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def length(self, steps: int, batch_size: int, params: int) -> str:
         """Returns how long a training is, and how to ask for a shorter one if it is long."""

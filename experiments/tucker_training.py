@@ -14,7 +14,7 @@ from tensorflow import keras
 from experiments.console import wide_console
 from experiments.datasets import Data
 from experiments.export import export_saved_model
-from experiments.image_training import ImageTraining
+from experiments.image_training import ImageTraining, keep_to_model_dir
 from experiments.tucker_results import (
     TITLES,
     Row,
@@ -62,6 +62,14 @@ class TuckerExperiment:
         if self.fine_tune_epochs < 0:
             raise UserError(f"--fine_tune_epochs must be at least 0, got {self.fine_tune_epochs}")
 
+    @property
+    def result_settings(self) -> dict[str, Any]:
+        """What the results of every method and seed depend on."""
+        switches = dataclasses.asdict(self.settings)
+        return (
+            self.training.result_settings | switches | {"fine_tune_epochs": self.fine_tune_epochs}
+        )
+
     def settings_of(self, method: str) -> DecomposeInTraining:
         """Returns the settings with the switches of a method."""
         if method == "decompose":
@@ -102,7 +110,8 @@ def run_experiment(experiment: TuckerExperiment) -> list[Row]:
     the SavedModel; curves.png has all. What is finished is not done again.
 
     Raises:
-      UserError: data are missing, or the settings do not fit the network.
+      UserError: data are missing, the settings do not fit the network, or model_dir has
+        results of others.
     """
     config = experiment.training.config
     rows: list[Row] = []
@@ -124,6 +133,7 @@ def _train(
     training, settings = experiment.training, experiment.settings_of(method)
     root = training.config.model_dir
     folder, data = root / f"{method}-{seed}", training.load()
+    keep_to_model_dir(experiment)
     model = training.model(data, seed)
     if method == "original_then_decompose":
         # The dense training serves both methods that go through all of it.

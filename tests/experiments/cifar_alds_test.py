@@ -132,3 +132,13 @@ def test_what_is_excluded_stays_dense_in_every_method_that_decomposes():
 def test_impossible_flags_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         parse(*arguments)
+
+
+def test_results_of_other_settings_are_not_mixed_in(tiny_network, folder):
+    run_experiment(parse(f"--model_dir={folder}", *TINY))
+    for flag, told in (
+        ("--epochs=2", "config.epochs=1, not of 2"),
+        ("--exclude=x", "exclude=None"),
+    ):
+        with pytest.raises(UserError, match=f"{told}.*another --model_dir"):
+            run_experiment(parse(f"--model_dir={folder}", *TINY, flag))

@@ -8,7 +8,8 @@ import pytest
 from absl import flags
 
 from experiments import cifar_tucker
-from experiments.image_training import StepSchedule, build_network, length_of, write_flags
+from experiments.command import save_flags
+from experiments.image_training import StepSchedule, build_network, length_of
 from experiments.tucker_training import METHODS, run_experiment
 from tfapprox.errors import UserError
 from tfapprox.serving.cc_loader import CcSession
@@ -65,10 +66,13 @@ def test_trainings_leave_their_results(tiny_network, flag_values, tmp_path):
         (logits,) = session.run({"inputs": np.zeros((1, 16, 16, 3), "float32")}).values()
     assert logits.shape == (1, 10)
 
+    with pytest.raises(UserError, match=r"selector=energy, not of lrank.*another --model_dir"):
+        run_experiment(parse(flag_values, f"--model_dir={tmp_path}", *TINY, "--selector=lrank"))
+
 
 def test_the_flags_of_a_run_run_it_again(flag_values, tmp_path):
     first = parse(flag_values, f"--model_dir={tmp_path}", "--preset=small", "--seeds=2")
-    write_flags(flag_values, tmp_path)
+    save_flags(flag_values, tmp_path, of=("model_dir", "network"))
     assert "--dataset: " in flag_values.module_help(sys.argv[0])
     again = flags.FlagValues()
     cifar_tucker.define_flags(again)

@@ -25,6 +25,7 @@ def test_the_table_and_the_wrong_orders_are_written_and_shown(tmp_path, capsys):
         "--quantization=post_training",
     )  # fmt: skip
     assert combine_mnist.main(["combine_mnist"], values) == 0
+    assert "--units=32\n" in (tmp_path / "flags.txt").read_text()
     body = json.loads((tmp_path / "result.json").read_text())
     assert [step["name"] for step in body["steps"]] == [
         "original", "factorize", "prune", "cluster", "int8",

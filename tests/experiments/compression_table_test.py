@@ -79,7 +79,7 @@ def test_the_table_has_every_cell_and_measures_none_twice(folder, tmp_path, monk
     wider = dataclasses.replace(SETTINGS, keeps=(0.5, 0.7))
     (there,) = run([subject], wider, tmp_path, measure=False)
     assert there["cells"] == cells[:2] and there["latencies"] == results[0]["latencies"]
-    with pytest.raises(UserError, match="cells with seed 0, not 1"):
+    with pytest.raises(UserError, match="has results of seed=0, not of 1"):
         run([subject], dataclasses.replace(SETTINGS, seed=1), tmp_path)
 
 

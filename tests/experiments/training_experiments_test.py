@@ -13,6 +13,7 @@ from absl import flags
 from tensorflow import keras
 
 from experiments import binary, cifar_wrn, comparison, mnist_cnn, mnist_mlp, ptb_lstm
+from experiments.command import save_flags
 from experiments.config import ExperimentConfig, config_from_flags, define_flags
 from experiments.harness import Result, train, training_batches
 from experiments.images import crop_and_flip
@@ -68,25 +69,6 @@ def test_the_perceptron_learns_digits_on_samples_as_well_as_exactly(tmp_path):
     assert accuracy["crs"] > 0.9
 
 
-@pytest.mark.parametrize("name", ["mnist_cnn", "ptb_lstm"])
-def test_a_killed_run_goes_on_exactly_as_it_would_have(name, tmp_path):
-    # Dropout seeds, optimizer, random draws and the order of examples all have to match.
-    sampling = Sampling("nps", 0.5, scale=True)
-    task = {"mnist_cnn": mnist_cnn.TASK, "ptb_lstm": ptb_lstm.TASK}[name]
-    fields = {"batch_size": 400, "sampling": sampling}
-    if name == "ptb_lstm":
-        fields |= {"dataset": "synthetic", "size": 16, "batch_size": 20}
-    whole = train(task, config(tmp_path, **fields, epochs=3), "crs", 1, tmp_path / "whole")
-    first = config(tmp_path, **fields, epochs=2)
-    train(task, first, "crs", 1, tmp_path / "parts")
-    rest = dataclasses.replace(first, epochs=3, resume=True)
-    parts = train(task, rest, "crs", 1, tmp_path / "parts")
-    assert len(parts.history) == 3
-    for ours, theirs in zip(parts.history, whole.history, strict=True):
-        for key in ("train_loss", "valid_loss", "test_loss"):
-            assert ours[key] == theirs[key], key
-
-
 def test_principal_components_give_the_network_another_basis_and_the_export_takes_pixels(tmp_path):
     own = config(tmp_path, size=64, epochs=3, inputs="principal", batch_size=50)
     data = mnist_mlp.TASK.load(own)
@@ -113,13 +95,36 @@ def test_a_training_says_how_long_it_is_and_a_long_one_how_to_shorten_it(tmp_pat
         assert "--size=" in told
 
 
-def test_more_than_all_examples_in_a_batch_and_another_network_s_checkpoint_are_refused(tmp_path):
+def test_more_than_all_examples_in_a_batch_is_refused(tmp_path):
     with pytest.raises(UserError, match="--batch_size=5000"):
         train(mnist_mlp.TASK, config(tmp_path, batch_size=5000), "crs", 0, tmp_path)
-    train(mnist_mlp.TASK, config(tmp_path, steps=1), "crs", 0, tmp_path)
-    wider = config(tmp_path, steps=1, size=48, resume=True)
+
+
+def test_a_training_with_other_settings_is_not_taken_for_ones_own(tmp_path):
+    def go_on(method="crs", seed=0, **more):
+        return train(
+            mnist_mlp.TASK, config(tmp_path, steps=1, resume=True, **more), method, seed, tmp_path
+        )
+
+    half, quarter = Sampling(forward_ratio=0.5), Sampling(forward_ratio=0.25)
+    first = go_on(sampling=half)
+    for change, told in (
+        ({"method": "exact"}, "method=crs, not of exact"),
+        ({"seed": 1}, "seed=0, not of 1"),
+        ({"sampling": quarter}, "sampling.forward_ratio=0.5, not of 0.25"),
+        ({"learning_rate": 0.5}, "learning_rate=0.0, not of 0.5"),
+    ):
+        with pytest.raises(UserError, match=told):
+            go_on(**{"sampling": half} | change)
+    assert go_on(sampling=half, checkpoint_steps=1).history == first.history
+    anew = config(tmp_path, steps=1, sampling=quarter)
+    train(mnist_mlp.TASK, anew, "exact", 0, tmp_path)
+    again = go_on("exact", sampling=half)  # exact training knows no ratio
+    assert again.history != first.history
+
+    (tmp_path / "settings.json").unlink()
     with pytest.raises(UserError, match=r"--resume: .* other settings"):
-        train(mnist_mlp.TASK, wider, "crs", 0, tmp_path)
+        go_on("exact", size=48)
 
 
 def test_a_folder_that_can_t_be_written_is_one_line(tmp_path, capsys):
@@ -301,7 +306,7 @@ def test_saved_flags_repeat_the_run(tmp_path):
     given = ["--sampling=nps", "--scale=on", "--methods=exact,crs", "--seeds=2", "--cosine_decay"]
     given += ["--mixed_precision=mixed_bfloat16", "--evaluation=expected", "--inputs=principal"]
     values, first = parse(f"--model_dir={tmp_path}", *given)
-    binary.save_flags(values, first.model_dir)
+    save_flags(values, first.model_dir)
     _, again = parse(f"--flagfile={tmp_path / 'flags.txt'}")
     assert again == first
 
