@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.markdown import Markdown
 
@@ -54,6 +54,7 @@ class AldsExperiment:
       training: network, data, schedule, seeds.
       methods: among METHODS.
       keeps, retrain_epochs, mode: see `RetrainConfig`.
+      cost: what the keeps are shares of.
       drop: largest loss of validation accuracy of the model that is exported.
       exclude: regular expression of the layers that are not decomposed. (Pruning, which
         leaves the logits alone by itself, needs their inputs: it takes no notice.)
@@ -66,6 +67,7 @@ class AldsExperiment:
     mode: Any = "one_shot"
     drop: float = 0.005
     exclude: str | None = None
+    cost: Literal["params", "macs"] = "params"
 
     def __post_init__(self):
         unknown = [method for method in self.methods if method not in METHODS]
@@ -76,7 +78,8 @@ class AldsExperiment:
     @property
     def result_settings(self) -> dict[str, Any]:
         """What the results of every method, seed and ratio depend on."""
-        own = {"retrain_epochs": self.retrain_epochs, "exclude": self.exclude}
+        names = ("retrain_epochs", "exclude", "cost")
+        own = {name: getattr(self, name) for name in names}
         # Where each ratio starts from the one before it, others are another way there.
         chain = {"iterative_keeps": self.keeps} if self.mode == "iterative" else {}
         return self.training.result_settings | own | chain
@@ -85,7 +88,7 @@ class AldsExperiment:
         """Returns a method's settings."""
         selector, decompositions, candidates = METHODS[method]
         compression = CompressionConfig(
-            Budget("params", keep=0.5),
+            Budget(self.cost, keep=0.5),
             selector,
             decompositions,
             exclude=None if decompositions[0] in PRUNINGS else self.exclude,
@@ -156,6 +159,7 @@ def _write(experiment: AldsExperiment, rows: Sequence[TradeOff]) -> None:
         "network": training.network,
         "mode": experiment.mode,
         "exclude": experiment.exclude,
+        "cost": experiment.cost,
         "retrain_epochs": experiment.retrain_epochs,
         "rows": [row.to_json() for row in rows],
     }

@@ -77,7 +77,8 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         "How to get to a ratio.",
         **own,
     )
-    flags.DEFINE_list("keeps", [], "Shares of the parameters that remain; default: alpha^i.", **own)
+    flags.DEFINE_list("keeps", [], "Shares that remain of --cost; default: alpha^i.", **own)
+    flags.DEFINE_enum("cost", "params", ["params", "macs"], "What is to be saved.", **own)
     flags.DEFINE_float("alpha", 0.8, "Ratio from one step of the default list to the next.", **own)
     flags.DEFINE_float("least", 0.05, "Where the default list ends.", **own)
     flags.DEFINE_string("exclude", "", "Regular expression of layers to leave dense.", **own)
@@ -108,6 +109,7 @@ def experiment_from_flags(values: flags.FlagValues) -> AldsExperiment:
         values.mode,
         values.drop,
         values.exclude or None,
+        values.cost,
     )
 
 

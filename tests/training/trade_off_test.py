@@ -1,5 +1,7 @@
 """The stop rule, the table and the plot."""
 
+import dataclasses
+
 import pytest
 from matplotlib import pyplot
 
@@ -27,6 +29,9 @@ def test_the_smallest_model_within_the_drop_is_taken():
     assert choose(0.3) is ROWS[3]
     assert choose(0.0, measure="test") is ROWS[3]
     assert choose(-0.1) is None
+    # Of a budget of MACs, a smaller model may be one with more parameters.
+    thin = dataclasses.replace(ROWS[2], params=2000)
+    assert largest_compression([ROWS[1], thin], ROWS[0], 0.005) is thin
 
 
 def test_the_table_has_means_and_spreads_over_seeds():
@@ -48,11 +53,15 @@ def test_the_plot_shows_the_spread_over_seeds_at_a_single_ratio(tmp_path, monkey
     monkeypatch.setattr(pyplot, "close", figures.append)
     rows = [row("dense", 1.0, 0.9, 0.9), row("dense", 1.0, 0.9, 0.92, seed=1)]
     rows += [row("alds", 0.3, 0.9, test, seed=seed) for seed, test in enumerate((0.8, 0.83, 0.9))]
+    rows = [dataclasses.replace(r, macs_ratio=0.6) if r.method == "alds" else r for r in rows]
     plot(rows, "digits", tmp_path / "plot.png")
-    axes = figures[0].axes[0]
+    axes, other = figures[0].axes
     (bar,) = axes.containers[0].lines[2][0].get_segments()
     assert bar[:, 1] == pytest.approx([80, 90])
-    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"dense", "alds"}
+    assert {text.get_text() for text in other.get_legend().get_texts()} == {"dense", "alds"}
+    assert other.get_xlabel() == "MACs saved, %"
+    (beside,) = other.containers[0].lines[2][0].get_segments()
+    assert bar[:, 0] == pytest.approx([70, 70]) and beside[:, 0] == pytest.approx([40, 40])
     (band,) = axes.patches
     assert (band.get_y(), band.get_height()) == pytest.approx((90, 2))
     monkeypatch.undo()

@@ -40,14 +40,14 @@ class TradeOff:
 def largest_compression(
     rows: Sequence[TradeOff], dense: TradeOff, drop: float, measure: str = "valid"
 ) -> TradeOff | None:
-    """Returns the smallest model within an accuracy drop of the dense one, or None.
+    """Returns the model of the smallest budget within an accuracy drop of the dense one, or None.
 
     Args:
       drop: in accuracy, so 0.005 is half a point.
       measure: "valid", so that the test set stays unseen by the choice, or "test".
     """
     near = [r for r in rows if getattr(r, measure) >= getattr(dense, measure) - drop]
-    return min(near, key=lambda row: row.params, default=None)
+    return min(near, key=lambda row: (row.keep, row.params), default=None)
 
 
 TITLES = (
@@ -99,20 +99,34 @@ def markdown(rows: Sequence[TradeOff]) -> str:
 
 
 def plot(rows: Sequence[TradeOff], title: str, path: pathlib.Path) -> None:
-    """Draws test accuracy over saved parameters, a band from least to most over seeds.
+    """Draws test accuracy over saved parameters, and over saved MACs beside it.
 
-    Bars show the same at each ratio: where there is one only, a band has no width.
+    A band goes from least to most over seeds. Bars show the same at each ratio: where there is
+    one only, a band has no width.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True)
+    for axes, cost, label in zip(panels, ("params", "macs"), ("parameters", "MACs"), strict=True):
+        _draw(axes, rows, cost)
+        axes.set(xlabel=f"{label} saved, %")
+    panels[0].set(ylabel="test accuracy, %")
+    panels[1].legend()
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def _draw(axes: Any, rows: Sequence[TradeOff], cost: str) -> None:
     groups = _groups(rows)
     for method in dict.fromkeys(row.method for row in rows):
-        own = sorted((g for g in groups.values() if g[0].method == method), key=_saved)
-        x = [_saved(group) for group in own]
+        own = [group for group in groups.values() if group[0].method == method]
+        own.sort(key=lambda group: _saved(group, cost))
+        x = [_saved(group, cost) for group in own]
         tests = [[100 * row.test for row in group] for group in own]
         means, least, most = (np.array([f(v) for v in tests]) for f in (np.mean, min, max))
         if _kind(method) == "dense":
@@ -122,11 +136,6 @@ def plot(rows: Sequence[TradeOff], title: str, path: pathlib.Path) -> None:
         bars = axes.errorbar(x, means, (means - least, most - means), fmt="o-", capsize=3)
         bars.set_label(method)
         axes.fill_between(x, least, most, alpha=0.2, color=bars.lines[0].get_color())
-    axes.set(xlabel="parameters saved, %", ylabel="test accuracy, %", title=title)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def _groups(rows: Sequence[TradeOff]) -> Mapping[tuple[str, float], list[TradeOff]]:
@@ -136,8 +145,8 @@ def _groups(rows: Sequence[TradeOff]) -> Mapping[tuple[str, float], list[TradeOf
     return groups
 
 
-def _saved(group: Sequence[TradeOff]) -> float:
-    return float(100 * (1 - np.mean([row.params_ratio for row in group])))
+def _saved(group: Sequence[TradeOff], cost: str) -> float:
+    return float(100 * (1 - np.mean([getattr(row, f"{cost}_ratio") for row in group])))
 
 
 def spread_of(values: np.ndarray) -> float | None:
