@@ -23,8 +23,9 @@ from experiments.csg_methods import (
     save_generator,
 )
 from experiments.datasets import Data, Split, load_images
-from experiments.harness import evaluate, train
+from experiments.harness import train
 from experiments.images import crop_and_flip, whiten
+from experiments.resumable_training import evaluate
 from experiments.task import Task
 from tfapprox.errors import UserError
 from tfapprox.layers.slice_generator import SliceGenerator

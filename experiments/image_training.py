@@ -15,12 +15,13 @@ from tensorflow import keras
 from experiments.command import run_command, save_flags
 from experiments.config import ExperimentConfig, show_in_help
 from experiments.datasets import Data, Split, load_images
-from experiments.harness import strategy_of, training_batches
+from experiments.harness import strategy_of
 from experiments.images import crop_and_flip, whiten
 from experiments.models.densenet import DenseNetConfig, densenet
 from experiments.models.resnet_cifar import resnet_cifar
 from experiments.models.vgg import vgg
 from experiments.models.wide_resnet import wide_resnet
+from experiments.resumable_training import training_batches
 from experiments.settings_file import keep_to_settings
 from experiments.task import Task
 from tfapprox.errors import UserError

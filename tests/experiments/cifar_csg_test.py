@@ -18,8 +18,8 @@ from experiments.csg_methods import (
     save_generator,
 )
 from experiments.csg_training import CsgExperiment, Row, markdown, run_experiment, summarize
-from experiments.harness import training_batches
 from experiments.models import blocks
+from experiments.resumable_training import training_batches
 from tfapprox.errors import UserError
 from tfapprox.layers.slice_generator import SliceGenerator
 
@@ -100,7 +100,7 @@ def test_an_interrupted_comparison_goes_on_exactly_within_the_training_it_was_in
         return training_batches(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("experiments.harness.training_batches", batches)
+        patch.setattr("experiments.resumable_training.training_batches", batches)
         run_experiment(experiment(tmp_path / "parts", methods, **changes))
     again = run_experiment(experiment(tmp_path / "parts", methods, resume=True, **changes))
     assert [row.test_error for row in again] == [row.test_error for row in whole]

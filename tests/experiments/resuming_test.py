@@ -13,7 +13,8 @@ from absl import flags
 
 from experiments import binary, mnist_cnn, mnist_mlp, ptb_lstm
 from experiments.config import ExperimentConfig, define_flags
-from experiments.harness import train, training_batches
+from experiments.harness import train
+from experiments.resumable_training import training_batches
 from experiments.training_log import RecordFile, merge, tensorboard
 from tfapprox.sampling.settings import Sampling
 
@@ -91,7 +92,7 @@ def test_a_language_model_goes_on_with_its_recurrent_states(cut, whole, tmp_path
             raise KeyboardInterrupt
         return training_batches(*args)
 
-    monkeypatch.setattr("experiments.harness.training_batches", batches)
+    monkeypatch.setattr("experiments.resumable_training.training_batches", batches)
     with pytest.raises(KeyboardInterrupt):
         train(ptb_lstm.TASK, language_model(tmp_path), "crs", 1, tmp_path / "parts")
     monkeypatch.undo()

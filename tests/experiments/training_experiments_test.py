@@ -15,9 +15,10 @@ from tensorflow import keras
 from experiments import binary, cifar_wrn, comparison, mnist_cnn, mnist_mlp, ptb_lstm
 from experiments.command import save_flags
 from experiments.config import ExperimentConfig, config_from_flags, define_flags
-from experiments.harness import Result, train, training_batches
+from experiments.harness import Result, train
 from experiments.images import crop_and_flip
 from experiments.progress import TrainingProgress
+from experiments.resumable_training import training_batches
 from tfapprox.errors import UserError
 from tfapprox.sampling.settings import Sampling
 from tfapprox.serving.cc_loader import CcSession
