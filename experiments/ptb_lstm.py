@@ -39,7 +39,8 @@ def _sizes(config: ExperimentConfig, data: Data, **more: Any) -> LstmLmConfig:
 
 
 def _build(config: ExperimentConfig, data: Data) -> Any:
-    return lstm_lm(_sizes(config, data, batch_size=config.batch_size, stateful=True))
+    fixed = {"batch_size": config.batch_size, "steps": STEPS, "stateful": True}
+    return lstm_lm(_sizes(config, data, **fixed))
 
 
 def _optimizer(config: ExperimentConfig, steps: int) -> Any:

@@ -16,6 +16,7 @@ class LstmLmConfig:
       dropout: share dropped before, between and after the LSTMs.
       init_scale: all weights start uniform in [-init_scale, init_scale].
       batch_size: fixed batch size; needed when `stateful`.
+      steps: fixed length T; None takes any.
       stateful: carry the LSTM states from batch to batch, as the benchmark does.
     """
 
@@ -25,6 +26,7 @@ class LstmLmConfig:
     dropout: float = 0.5
     init_scale: float = 0.05
     batch_size: int | None = None
+    steps: int | None = None
     stateful: bool = False
 
     def __post_init__(self):
@@ -47,7 +49,7 @@ def lstm_lm(config: LstmLmConfig | None = None) -> keras.Model:
     def uniform() -> keras.initializers.Initializer:
         return keras.initializers.RandomUniform(-scale, scale)
 
-    inputs = keras.Input((None,), batch_size=config.batch_size, dtype="int32")
+    inputs = keras.Input((config.steps,), batch_size=config.batch_size, dtype="int32")
     x = layers.Embedding(
         config.vocabulary, config.units, embeddings_initializer=uniform(), name="embedding"
     )(inputs)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import inference
+from benchmarks.record import Row, Spread
 
 
 class Place:
@@ -73,3 +74,6 @@ def test_the_summary_counts_what_is_slower(tmp_path):
     rows = inference._measure_case(place, case(2), WAYS, limits=None)
     summary = inference._summary(rows)
     assert "1 of 1 results of ways that look at the clock, and 0 of 1 of the others" in summary
+    for quartiles, count in (((0.8, 0.99), 1), ((0.8, 1.01), 0)):
+        unsure = Row({"way": "latency"}, {"speed-up": Spread(0.9, *quartiles)}, {})
+        assert f"are {count} of 1 results of ways that look" in inference._summary([unsure])

@@ -66,3 +66,24 @@ def test_sampled_layers_keep_the_gathered_share_of_their_inputs():
     sampled, _ = approximate_training(exact, config)
     assert kept_activation_bytes(exact, 50) == 50 * 4 * (784 + 500 + 500)
     assert kept_activation_bytes(sampled, 50) == 50 * 4 * (784 + 125 + 500)
+
+
+def test_sequences_are_counted_at_every_position_where_their_length_is_known():
+    def entries(steps):
+        inputs = keras.Input((steps, 4))
+        hidden = keras.layers.LSTM(3, return_sequences=True, name="lstm")(inputs)
+        model = keras.Model(inputs, keras.layers.Dense(5, name="dense")(hidden))
+        found = {entry.name: (entry.macs, entry.rows) for entry in model_layers(model)}
+        return found, kept_activation_bytes(model, 2)
+
+    gates = (4 + 3) * 4 * 3
+    assert entries(7) == ({"lstm": (7 * gates, 1), "dense": (7 * 15, 7)}, 2 * 7 * (4 + 3) * 4)
+    assert entries(None) == ({"lstm": (gates, 1), "dense": (15, 1)}, 2 * (4 + 3) * 4)
+
+
+def test_rows_are_of_dense_layers_and_not_of_convolutions():
+    inputs = keras.Input((7, 6))
+    x = keras.layers.EinsumDense("abc,cd->abd", output_shape=(7, 5), name="einsum")(inputs)
+    x = keras.layers.Conv1D(3, 2, padding="same", name="conv")(x)
+    rows = {entry.name: entry.rows for entry in model_layers(keras.Model(inputs, x))}
+    assert rows == {"einsum": 7, "conv": 1}

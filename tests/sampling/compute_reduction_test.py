@@ -70,3 +70,14 @@ def test_forward_only_sampling_saves_in_the_forward_pass_alone():
 def test_a_model_without_layers_to_count_is_refused():
     with pytest.raises(UserError, match="no dense"):
         compute_reduction([], 32)
+
+
+def test_a_sequence_gives_the_gradient_of_a_dense_kernel_a_row_for_each_position():
+    sampling = Sampling(backward_ratio=0.25)
+
+    def saved(rows):
+        return compute_reduction([LayerCompute("dense", 650 * 100, 100, False, sampling, rows)], 20)
+
+    # Of 20 rows at least 10 are kept, of 700 a quarter; of 100 columns a quarter.
+    assert saved(1) == pytest.approx(1 - (1 + 0.5 + 0.25) / 3)
+    assert saved(35) == pytest.approx(1 - (1 + 0.25 + 0.25) / 3)

@@ -15,7 +15,7 @@ def model_layers(model: Any) -> list[LayerCompute]:
 
     MACs are for one example; a size the model leaves open counts as 1 (so those of a
     language model of any length are for one word). Recurrent layers count their two
-    gate matrices. A layer is `first` when nothing before it learns.
+    gate matrices at every step. A layer is `first` when nothing before it learns.
 
     Args:
       model: Sequential or Functional, with or without sampled layers.
@@ -25,11 +25,11 @@ def model_layers(model: Any) -> list[LayerCompute]:
     """
     check_graph_model(model)
     entries = []
-    for layer, _, output, first in _calls(model, set()):
-        macs, out_channels = _forward(layer, output)
+    for layer, source, output, first in _calls(model, set()):
+        macs, out_channels, rows = _forward(layer, source, output)
         if macs:
             sampling = getattr(layer, "sampling", None)
-            entries.append(LayerCompute(layer.name, macs, out_channels, first, sampling))
+            entries.append(LayerCompute(layer.name, macs, out_channels, first, sampling, rows))
     return entries
 
 
@@ -49,7 +49,7 @@ def kept_activation_bytes(model: Any, batch_size: int) -> int:
     check_graph_model(model)
     total = 0.0
     for layer, source, output, _ in _calls(model, set()):
-        if _forward(layer, output)[0]:
+        if _forward(layer, source, output)[0]:
             sampling: Any = getattr(layer, "sampling", None)
             nested = sampling is not None and sampling.mode == "nested"
             share = sampling.forward_ratio if nested else 1.0
@@ -71,21 +71,21 @@ def _calls(model: Any, learned: set[int]) -> Iterator[tuple[Any, Any, Any, bool]
             learned.update(id(x) for x in outputs)
 
 
-def _forward(layer: Any, output: Any) -> tuple[int, int]:
-    """Returns MACs of the forward pass for one example, and output channels."""
+def _forward(layer: Any, source: Any, output: Any) -> tuple[int, int, int]:
+    """Returns MACs of the forward pass and rows for one example, output channels between."""
     cell: Any = getattr(layer, "cell", None)
     if hasattr(cell, "recurrent_kernel"):
         size = sum(math.prod(w.shape) for w in (cell.kernel, cell.recurrent_kernel))
-        return size, int(cell.kernel.shape[-1])
+        return size * (source.shape[1] or 1), int(cell.kernel.shape[-1]), 1
     kernel: Any = getattr(layer, "kernel", None)
     if kernel is None or len(kernel.shape) < 2:
-        return 0, 0
-    lead = len(kernel.shape) - 1
+        return 0, 0, 1
     if hasattr(layer, "equation"):
         labels = layer.equation.replace(" ", "").partition("->")
         free = [x for x in labels[0].partition(",")[2] if x in labels[2]]
         own = math.prod(output.shape[labels[2].index(x) - len(labels[2])] for x in free)
         positions = math.prod(size or 1 for size in output.shape[1:]) // own
-        return math.prod(kernel.shape) * positions, own
-    inner = output.shape[1:-1] if lead else ()
-    return math.prod(kernel.shape) * math.prod(size or 1 for size in inner), int(kernel.shape[-1])
+        return math.prod(kernel.shape) * positions, own, positions
+    positions = math.prod(size or 1 for size in output.shape[1:-1])
+    rows = positions if len(kernel.shape) == 2 else 1
+    return math.prod(kernel.shape) * positions, int(kernel.shape[-1]), rows

@@ -17,6 +17,8 @@ class LayerCompute:
       out_channels: units, or filters.
       first: whether it reads the model's input, so that no dX is computed.
       sampling: None when the layer is exact.
+      rows: of the layer's input in one example, among all of which dense layers sample
+        for dW: the positions of a sequence. Convolutions sample examples.
     """
 
     name: str
@@ -24,6 +26,7 @@ class LayerCompute:
     out_channels: int
     first: bool = False
     sampling: Sampling | None = None
+    rows: int = 1
 
 
 def training_macs(layer: LayerCompute, batch: int, exact: bool = False) -> float:
@@ -31,8 +34,9 @@ def training_macs(layer: LayerCompute, batch: int, exact: bool = False) -> float
 
     The forward ratio multiplies all three (mode "forward_only": the forward pass
     alone). Nested backward sampling multiplies dW by max(min_samples, r batch) /
-    batch and dX by max(min_samples, r out) / out. meProp multiplies both by the
-    latter. Sampling itself and element-wise operations are not counted.
+    batch (of a sequence, the batch has a row for each position) and dX by
+    max(min_samples, r out) / out. meProp multiplies both by the latter. Sampling itself
+    and element-wise operations are not counted.
 
     References: Adelman and Silberstein, 2018, section 3.3 and section 5.
     """
@@ -41,7 +45,7 @@ def training_macs(layer: LayerCompute, batch: int, exact: bool = False) -> float
     if sampling is not None and not exact:
         forward = sampling.forward_ratio
         if sampling.mode != "forward_only":
-            by_example = _backward_share(batch, sampling)
+            by_example = _backward_share(batch * layer.rows, sampling)
             by_channel = _backward_share(layer.out_channels, sampling)
             weight = forward * (by_channel if sampling.mode == "meprop" else by_example)
             inputs = forward * by_channel
